@@ -1,0 +1,41 @@
+package amqp
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"warren/amqp/wire"
+	"warren/mq"
+)
+
+// mechanisms are what connection.start offers.
+const mechanisms = "PLAIN AMQPLAIN"
+
+// credentials takes a SASL response apart.
+func credentials(mechanism, response string) (mq.Credentials, error) {
+	creds := mq.Credentials{Mechanism: mechanism}
+	ok := false
+	switch mechanism {
+	case "PLAIN": // RFC 4616: [authzid] NUL user NUL password; authzid is not looked at
+		parts := strings.Split(response, "\x00")
+		if ok = len(parts) == 3; ok {
+			creds.User, creds.Password = parts[1], parts[2]
+		}
+	case "AMQPLAIN": // a field table without its length
+		b := binary.BigEndian.AppendUint32(nil, uint32(len(response)))
+		t, _, err := wire.ParseTable(append(b, response...))
+		if err != nil {
+			break
+		}
+		var hasUser, hasPassword bool
+		creds.User, hasUser = t.String("LOGIN")
+		creds.Password, hasPassword = t.String("PASSWORD")
+		ok = hasUser && hasPassword
+	default:
+		return creds, mq.Errorf(mq.CommandInvalid, "unknown authentication mechanism '%s'", mechanism)
+	}
+	if !ok { // the response is not quoted: it may hold a password
+		return creds, mq.Errorf(mq.SyntaxError, "invalid %s response", mechanism)
+	}
+	return creds, nil
+}

@@ -1,0 +1,46 @@
+package amqp
+
+import (
+	"context"
+
+	"warren/mq"
+)
+
+// Broker is what a connection asks of the rest of the house. Safe for
+// concurrent use. Errors that a client may see are *mq.Error.
+type Broker interface {
+	// Login checks who the client is; 403 if refused. user is the name to show.
+	Login(ctx context.Context, c mq.Credentials) (user string, err error)
+	// Open begins a session in a vhost; 530 if it is missing or forbidden.
+	// forced is called at most once, from any goroutine, when the broker needs
+	// the connection gone (320). It must not block.
+	Open(ctx context.Context, user, vhost string, forced func(*mq.Error)) (Session, error)
+}
+
+// Session is one client connection's view of the broker. Its methods may be
+// called from several goroutines, one for each AMQP channel at a time.
+type Session interface {
+	// Change carries op out and returns once every live node has applied it.
+	Change(ctx context.Context, op mq.Op) (mq.Reply, error)
+	// Publish routes p and answers Pending or Unroutable. It blocks only while
+	// an outbox is full, and keeps p.Content but not p.
+	Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error)
+	// Flush hands on what Publish and Settle gathered. Call it before blocking
+	// on the socket, or it waits there too.
+	Flush()
+	// Get takes one message (basic.get); false means the queue is empty.
+	Get(ctx context.Context, queue string, noAck bool) (mq.Delivery, bool, error)
+	// Consume starts a consumer whose deliveries go to the sink.
+	Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) (mq.ConsumerID, error)
+	// Cancel ends a consumer. When it returns, all deliveries have reached the
+	// sink and none follows; what the client holds stays settleable.
+	Cancel(ctx context.Context, c mq.ConsumerID) error
+	// Settle settles deliveries. It is never blocked by publishes.
+	Settle(ctx context.Context, s mq.Settlement) error
+	// Drained says that the client's socket took deliveries of c, which makes
+	// room for more on the way from the queue. Batch these calls.
+	Drained(c mq.ConsumerID, messages, bytes int)
+	// Close ends the session: its consumers end, what is unsettled goes back to
+	// its place, exclusive queues go.
+	Close() error
+}

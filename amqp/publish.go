@@ -1,0 +1,193 @@
+package amqp
+
+import (
+	"unsafe"
+
+	"warren/amqp/wire"
+	"warren/mq"
+)
+
+// eagerBytes is the largest body for which room is made when it is announced;
+// more is made as it arrives.
+const eagerBytes = 1 << 20
+
+type assemblyStage uint8
+
+const (
+	stageNone   assemblyStage = iota
+	stageHeader               // basic.publish has come
+	stageBody                 // the header has come, body is missing
+)
+
+// assembly is a publish that is arriving: method, header and body are frames
+// of their own (§4.2.6).
+type assembly struct {
+	stage     assemblyStage
+	mandatory bool
+	names     []byte // exchange, then routing key
+	exchange  int    // bytes of names
+	missing   uint64 // bytes of body
+	publish   mq.Publish
+}
+
+// unexpected is the error of a frame that does not go on with the publish.
+func (a *assembly) unexpected() *mq.Error {
+	if a.stage == stageHeader {
+		return mq.Errorf(mq.UnexpectedFrame, "expected content header for class 60, got non content header frame instead")
+	}
+	return mq.Errorf(mq.UnexpectedFrame, "expected content body, got non content body frame instead")
+}
+
+// publish handles basic.publish.
+func (s *slot) publish(payload []byte) error {
+	var m wire.BasicPublish
+	if err := wire.ParsePublish(payload, &m); err != nil {
+		return err
+	}
+	if m.Immediate {
+		return mq.Errorf(mq.NotImplemented, "immediate=true")
+	}
+	a := &s.content
+	a.names = append(append(a.names[:0], m.Exchange...), m.RoutingKey...)
+	a.exchange = len(m.Exchange)
+	a.mandatory = m.Mandatory
+	a.stage = stageHeader
+	return nil
+}
+
+// contentFrame handles a content header or a piece of body.
+func (s *slot) contentFrame(f wire.Frame) error {
+	a := &s.content
+	switch {
+	case a.stage == stageNone:
+		s.class, s.method = 0, 0
+		return mq.Errorf(mq.UnexpectedFrame, "expected method frame, got non method frame instead")
+	case a.stage == stageHeader && f.Type == wire.FrameHeader:
+		return s.header(f.Payload)
+	case a.stage == stageBody && f.Type == wire.FrameBody:
+		if uint64(len(f.Payload)) > a.missing {
+			return mq.Errorf(mq.FrameError, "content body frame exceeds remaining content size")
+		}
+		a.publish.Content = grow(a.publish.Content, len(f.Payload), a.missing)
+		a.publish.Content = append(a.publish.Content, f.Payload...)
+		a.missing -= uint64(len(f.Payload))
+		if a.missing > 0 {
+			return nil
+		}
+		return s.published()
+	}
+	return a.unexpected()
+}
+
+// grow makes room for n more bytes: twice what there is, but never more than
+// is missing.
+func grow(c mq.Content, n int, missing uint64) mq.Content {
+	if len(c)+n <= cap(c) {
+		return c
+	}
+	room := min(max(n, cap(c)), int(missing))
+	return append(make(mq.Content, 0, len(c)+room), c...)
+}
+
+// header handles a content header: it checks what the broker answers for
+// before there is a body.
+func (s *slot) header(payload []byte) error {
+	class, bodyBytes, properties, err := wire.ParseHeader(payload)
+	if err != nil {
+		return err
+	}
+	if class != classBasic {
+		return mq.Errorf(mq.UnexpectedFrame, "expected content header for class 60, got one for class %d instead", class)
+	}
+	if most := s.conn.server.config.MaxMessageBytes; bodyBytes > uint64(most) {
+		return mq.Errorf(mq.PreconditionFailed, "message size %d is larger than configured max size %d", bodyBytes, most)
+	}
+	a := &s.content
+	deliveryMode, priority, expiration, _, userID, err := wire.PeekProperties(properties)
+	if err != nil {
+		return err
+	}
+	if userID != nil && string(userID) != s.conn.user {
+		return mq.Errorf(mq.PreconditionFailed, "user_id property set to '%s' but authenticated user was '%s'", userID, s.conn.user)
+	}
+	expirationMs, err := parseExpiration(expiration)
+	if err != nil {
+		return err
+	}
+	a.publish = mq.Publish{
+		Mandatory: a.mandatory, Persistent: deliveryMode == 2, Priority: priority, ExpirationMs: expirationMs,
+		Content: mq.NewContent(view(a.names[:a.exchange]), view(a.names[a.exchange:]), properties, int(min(bodyBytes, eagerBytes))),
+	}
+	a.missing = bodyBytes
+	a.stage = stageBody
+	if bodyBytes == 0 {
+		return s.published()
+	}
+	return nil
+}
+
+// view is b as a string without a copy; for callees that do not keep it.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// expirationMsMax is the longest time to live of a message (RabbitMQ: ten years).
+const expirationMsMax = 315_360_000_000
+
+// parseExpiration reads the expiration property: milliseconds in base 10. nil
+// is none, -1.
+func parseExpiration(b []byte) (int64, error) {
+	if b == nil {
+		return -1, nil
+	}
+	ms := int64(0)
+	for _, d := range b {
+		if d < '0' || d > '9' || ms > expirationMsMax {
+			return 0, mq.Errorf(mq.PreconditionFailed, "invalid expiration '%s': expected a whole number of milliseconds", b)
+		}
+		ms = 10*ms + int64(d-'0')
+	}
+	if len(b) == 0 || ms > expirationMsMax {
+		return 0, mq.Errorf(mq.PreconditionFailed, "invalid expiration '%s': expected 0 to %d", b, int64(expirationMsMax))
+	}
+	return ms, nil
+}
+
+// published hands a complete message to the broker.
+func (s *slot) published() error {
+	a, ch, c := &s.content, s.ch, s.conn
+	a.stage = stageNone
+	p := &a.publish
+	if !c.publishes.Load() {
+		c.publishes.Store(true)
+	}
+	if c.server.blocked.Load() != nil {
+		c.tellBlocked()
+	}
+	c.server.count.published.Add(1)
+	if ch.tx != nil {
+		return ch.tx.keep(p)
+	}
+	if ch.confirms != nil {
+		p.Confirm, p.Tag = ch.confirms, ch.confirms.next()
+	}
+	outcome, err := c.session.Publish(c.ctx, p)
+	content, tag, mandatory := p.Content, p.Tag, p.Mandatory
+	*p = mq.Publish{} // an idle channel keeps no message alive
+	if err != nil {
+		return err
+	}
+	switch outcome {
+	case mq.Pending:
+		return nil
+	case mq.Unroutable:
+		if mandatory {
+			c.out.giveBack(ch, content, tag) // confirms tag once it is written
+			return nil
+		}
+		c.server.count.unroutableDropped.Add(1)
+		outcome = mq.Confirmed
+	}
+	if ch.confirms != nil {
+		ch.confirms.Confirm(tag, outcome)
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package broker
+
+import (
+	"context"
+
+	"warren/fsm/meta"
+	"warren/mq"
+)
+
+func (t *Topology) binding(source, destination string, toExchange bool, key string, args mq.Table) meta.Binding {
+	return meta.Binding{
+		VHost: t.who.VHost, Source: clean(source), Destination: clean(destination),
+		ToExchange: toExchange, Key: key, Args: args,
+	}
+}
+
+// bind is queue.bind and exchange.bind: idempotent, 404 if an end is missing.
+func (t *Topology) bind(ctx context.Context, b meta.Binding) error {
+	if err := t.mayBind(b); err != nil {
+		return err
+	}
+	x, err := t.Exchange(ctx, b.Source)
+	if err != nil {
+		return err
+	}
+	if b.ToExchange {
+		_, err = t.Exchange(ctx, b.Destination)
+	} else {
+		_, err = t.Queue(ctx, b.Destination)
+	}
+	if err != nil {
+		return err
+	}
+	if x.Type == "headers" {
+		if err := checkHeadersMatch(b.Args); err != nil {
+			return err
+		}
+	}
+	if t.meta.View().Bound(b) {
+		return nil
+	}
+	_, err = t.propose(ctx, meta.Bind{Binding: b})
+	return err
+}
+
+// unbind is queue.unbind and exchange.unbind. What is not there needs no
+// unbinding: RabbitMQ treats all its deletes so.
+func (t *Topology) unbind(ctx context.Context, b meta.Binding) error {
+	if err := t.mayBind(b); err != nil {
+		return err
+	}
+	bound, err := confirmed(ctx, t.meta, func(v *meta.View) *meta.Binding {
+		if v.Bound(b) {
+			return &b
+		}
+		return nil
+	})
+	if err != nil || bound == nil {
+		return err
+	}
+	if q := t.meta.View().Queue(b.VHost, b.Destination); !b.ToExchange && q != nil && !t.mayUse(q) {
+		return q.Locked()
+	}
+	_, err = t.propose(ctx, meta.Unbind{Binding: b})
+	return err
+}
+
+// mayBind checks the permissions for binding and unbinding, in RabbitMQ's order.
+func (t *Topology) mayBind(b meta.Binding) error {
+	kind := queueResource
+	if b.ToExchange {
+		kind = exchangeResource
+	}
+	if err := t.access.Write(kind, b.Destination); err != nil {
+		return err
+	}
+	if b.ToExchange {
+		if err := checkNotDefault(b.Destination); err != nil {
+			return err
+		}
+	}
+	if err := checkNotDefault(b.Source); err != nil {
+		return err
+	}
+	return t.access.Read(exchangeResource, b.Source)
+}

@@ -1,0 +1,213 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"warren/mq"
+)
+
+// Calls are the questions that one node asks the leader of a group.
+const (
+	callAttach    = 1 + iota // start a consumer
+	callDetach               // end it
+	callGet                  // one message
+	callStat                 // counts of a queue
+	callPurge                // drop what is ready
+	callPropose              // metadata: commit these operations
+	callReadIndex            // metadata: how far is the leader
+)
+
+// Answers to a call.
+const (
+	answerOK       = iota
+	answerError    // an mq.Error follows
+	answerNotLead  // ask the leader: the caller waits for its announcement
+	answerTryAgain // outcome unknown; the question may be asked again
+)
+
+var (
+	errGroupGone = mq.Errorf(mq.NotFound, "the node that held this queue has ended")
+	errRetry     = errors.New("ask again")
+)
+
+// How long a caller waits before it asks again: after an answer that was none,
+// and while no leader is known (an announcement ends the wait at once).
+const (
+	callRetryMin = 20 * time.Millisecond
+	callRetryMax = time.Second
+)
+
+// calls is this node's half of calls: the questions that await an answer.
+type calls struct {
+	lane Lane
+
+	mu      sync.Mutex
+	next    uint64
+	pending map[uint64]pendingCall
+}
+
+type pendingCall struct {
+	to    mq.NodeID
+	reply chan []byte // cap 1; nil means the connection was lost
+}
+
+func newCalls(lane Lane) *calls { return &calls{lane: lane, pending: map[uint64]pendingCall{}} }
+
+// ask sends one question and waits for its answer or the loss of the peer.
+func (c *calls) ask(ctx context.Context, to mq.NodeID, kind byte, g mq.GroupID, body []byte) ([]byte, error) {
+	reply := make(chan []byte, 1)
+	c.mu.Lock()
+	c.next++
+	id := c.next
+	c.pending[id] = pendingCall{to, reply}
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.pending, id)
+		c.mu.Unlock()
+	}()
+	f := append(make([]byte, 0, 24+len(body)), frameCall)
+	f = appendUint(f, id)
+	f = append(f, kind)
+	f = appendUint(f, uint64(g))
+	f = append(f, body...)
+	if !c.lane.Send(to, f) {
+		return nil, errRetry
+	}
+	select {
+	case b := <-reply:
+		return openReply(b)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// openReply takes an answer apart: its bytes, or the error that it is.
+func openReply(b []byte) ([]byte, error) {
+	if len(b) == 0 {
+		return nil, errRetry // connection lost
+	}
+	switch b[0] {
+	case answerOK:
+		return b[1:], nil
+	case answerError:
+		p := parser{b: b[1:]}
+		e := &mq.Error{Code: mq.Code(p.uint()), ChannelOnly: p.bool(), Text: p.string()}
+		if p.err != nil {
+			return nil, fmt.Errorf("error in a reply: %w", p.err)
+		}
+		return nil, e
+	default:
+		return nil, errRetry
+	}
+}
+
+// replied hears an answer.
+func (c *calls) replied(p *parser) {
+	id := p.uint()
+	if p.err != nil {
+		return
+	}
+	c.mu.Lock()
+	w, ok := c.pending[id]
+	delete(c.pending, id)
+	c.mu.Unlock()
+	if ok {
+		w.reply <- p.b
+	}
+}
+
+// lost fails every question to a peer whose connection is gone.
+func (c *calls) lost(peer mq.NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, w := range c.pending {
+		if w.to == peer {
+			delete(c.pending, id)
+			w.reply <- nil
+		}
+	}
+}
+
+// asked is a question at the node that answers it; exactly one of its methods
+// is called, once, from any goroutine.
+type asked struct {
+	lane Lane
+	from mq.NodeID
+	id   uint64
+}
+
+func (a asked) answer(kind byte, body []byte) {
+	f := append(make([]byte, 0, 16+len(body)), frameReply)
+	f = appendUint(f, a.id)
+	f = append(f, kind)
+	a.lane.Send(a.from, append(f, body...)) // a lost peer asks again
+}
+
+func (a asked) ok(body []byte) { a.answer(answerOK, body) }
+func (a asked) notLead()       { a.answer(answerNotLead, nil) }
+func (a asked) tryAgain()      { a.answer(answerTryAgain, nil) }
+
+func (a asked) fail(err error) {
+	var e *mq.Error
+	if !errors.As(err, &e) {
+		e = mq.Errorf(mq.InternalError, "%v", err)
+	}
+	b := appendUint(nil, uint64(e.Code))
+	b = appendBool(b, e.ChannelOnly)
+	a.answer(answerError, appendString(b, e.Text))
+}
+
+// callLeader asks the leader of g, whoever that is, until it answers or ctx
+// ends. All questions may be asked twice.
+func (b *Broker) callLeader(ctx context.Context, kind byte, g mq.GroupID, body []byte) ([]byte, error) {
+	for {
+		if b.gone(g) {
+			return nil, errGroupGone
+		}
+		k, known, changed := b.leaders.of(g)
+		wait := callRetryMax
+		if known {
+			r, err := b.calls.ask(ctx, k.node, kind, g, body)
+			if !errors.Is(err, errRetry) {
+				return r, b.explain(ctx, g, err)
+			}
+			wait = callRetryMin
+		}
+		retry := time.NewTimer(wait)
+		select {
+		case <-changed:
+		case <-retry.C:
+		case <-ctx.Done():
+		}
+		retry.Stop()
+		if ctx.Err() != nil {
+			return nil, b.explain(ctx, g, ctx.Err())
+		}
+	}
+}
+
+// explain turns the end of a caller's patience into what a client should hear.
+func (b *Broker) explain(ctx context.Context, g mq.GroupID, err error) error {
+	if err == nil || ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return b.noLeader(g, err)
+}
+
+// noLeader is what a client hears when a group did not answer in time.
+func (b *Broker) noLeader(g mq.GroupID, err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	e := mq.Errorf(mq.InternalError, "no answer from the leader of group %d in time: is a majority of its nodes up?", uint64(g))
+	if g == metaGroup {
+		e.Text = "no answer from the metadata leader in time: is a majority of the cluster's nodes up?"
+	}
+	e.ChannelOnly = true
+	return e
+}

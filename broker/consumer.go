@@ -1,0 +1,222 @@
+package broker
+
+import (
+	"sync"
+
+	"warren/broker/dispatch"
+	"warren/fsm/meta"
+	"warren/mq"
+)
+
+// consumer is a consumer on its home node. It outlives the leaders of its
+// queue: each new one is told of it, and of what it holds.
+type consumer struct {
+	id      mq.ConsumerID
+	session *Session
+	queue   *meta.Queue
+	spec    mq.ConsumeSpec
+	sink    mq.Sink // nil for the holder of what basic.get took
+
+	mu      sync.Mutex
+	held    held // guarded by mu
+	ended   bool // no delivery may reach the sink any more
+	leaving bool // being cancelled: a new leader need not attach it
+}
+
+// deliver hands one message on, unless the consumer has ended. Calls do not
+// overlap: only the present leader's frames come this far, one at a time.
+func (c *consumer) deliver(d mq.Delivery) bool {
+	c.mu.Lock()
+	wanted := !c.ended && c.sink != nil
+	if wanted && !c.spec.NoAck {
+		c.held.add(d.Seq)
+	}
+	c.mu.Unlock()
+	if wanted {
+		c.sink.Deliver(d) // without mu: the sink has a lock of its own, which is held around settlements
+	}
+	return wanted
+}
+
+// keep notes a message that basic.get took.
+func (c *consumer) keep(seq mq.Seq) {
+	c.mu.Lock()
+	c.held.add(seq)
+	c.mu.Unlock()
+}
+
+// release forgets settled messages.
+func (c *consumer) release(first, last mq.Seq) {
+	c.mu.Lock()
+	for s := first; s <= last; s++ {
+		c.held.remove(s)
+	}
+	c.mu.Unlock()
+}
+
+// leave marks the consumer as being cancelled.
+func (c *consumer) leave() {
+	c.mu.Lock()
+	c.leaving = true
+	c.mu.Unlock()
+}
+
+// end stops deliveries and says whether it was this call that did.
+func (c *consumer) end() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was := c.ended
+	c.ended = true
+	return !was
+}
+
+// state is what a new leader has to know.
+func (c *consumer) state() (attach bool, held []mq.Seq) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sink != nil && !c.ended && !c.leaving, c.held.all()
+}
+
+// idle reports whether an ended consumer holds nothing any more.
+func (c *consumer) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended && c.held.live == 0
+}
+
+// consumers is the registry of one node.
+type consumers struct {
+	mu      sync.RWMutex
+	next    mq.ConsumerID
+	byID    map[mq.ConsumerID]*consumer
+	byGroup map[mq.GroupID]map[mq.ConsumerID]*consumer
+}
+
+func newConsumers() *consumers {
+	return &consumers{byID: map[mq.ConsumerID]*consumer{}, byGroup: map[mq.GroupID]map[mq.ConsumerID]*consumer{}}
+}
+
+func (r *consumers) add(c *consumer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next++
+	c.id = r.next
+	r.byID[c.id] = c
+	g := r.byGroup[c.queue.Group]
+	if g == nil {
+		g = map[mq.ConsumerID]*consumer{}
+		r.byGroup[c.queue.Group] = g
+	}
+	g[c.id] = c
+}
+
+func (r *consumers) remove(c *consumer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byID, c.id)
+	if g := r.byGroup[c.queue.Group]; g != nil {
+		delete(g, c.id)
+		if len(g) == 0 {
+			delete(r.byGroup, c.queue.Group)
+		}
+	}
+}
+
+func (r *consumers) get(id mq.ConsumerID) *consumer {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byID[id]
+}
+
+// of lists the consumers on queues of a group.
+func (r *consumers) of(g mq.GroupID) []*consumer {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := make([]*consumer, 0, len(r.byGroup[g]))
+	for _, c := range r.byGroup[g] {
+		out = append(out, c)
+	}
+	return out
+}
+
+// onQueue lists the consumers on one queue.
+func (r *consumers) onQueue(q *meta.Queue) []*consumer {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []*consumer
+	for _, c := range r.byGroup[q.Group] {
+		if c.queue.ID == q.ID {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// attached is a consumer on the way to a leader.
+type attached struct {
+	dispatch.Consumer
+	queue mq.QueueID
+}
+
+func appendAttached(b []byte, c *consumer) []byte {
+	b = appendUint(b, uint64(c.id))
+	b = appendUint(b, uint64(c.spec.Prefetch))
+	b = appendBool(b, c.spec.NoAck)
+	b = appendBool(b, c.spec.Exclusive)
+	return appendInt(b, int64(c.spec.Priority))
+}
+
+func parseAttachedOne(p *parser) (a attached) {
+	a.Consumer.Key.Consumer = mq.ConsumerID(p.uint())
+	a.Prefetch = uint32(p.uint())
+	a.NoAck, a.Exclusive = p.bool(), p.bool()
+	a.Priority = int32(p.int())
+	return a
+}
+
+// parseAttached reads a list of consumers, each with its queue.
+func parseAttached(p *parser) []attached {
+	var out []attached
+	for range p.count() {
+		q := mq.QueueID(p.uint())
+		a := parseAttachedOne(p)
+		a.queue = q
+		out = append(out, a)
+	}
+	return out
+}
+
+// heldBy is what one consumer holds of one queue.
+type heldBy struct {
+	queue    mq.QueueID
+	consumer mq.ConsumerID
+	seqs     []mq.Seq
+}
+
+func appendHeld(b []byte, q mq.QueueID, c mq.ConsumerID, seqs []mq.Seq) []byte {
+	b = appendUint(b, uint64(q))
+	b = appendUint(b, uint64(c))
+	b = appendUint(b, uint64(len(seqs)))
+	var last mq.Seq
+	for _, s := range seqs { // as differences: mostly one byte each
+		b = appendInt(b, int64(s)-int64(last))
+		last = s
+	}
+	return b
+}
+
+func parseHeld(p *parser) []heldBy {
+	var out []heldBy
+	for range p.count() {
+		h := heldBy{queue: mq.QueueID(p.uint()), consumer: mq.ConsumerID(p.uint())}
+		var last int64
+		n := p.count()
+		h.seqs = make([]mq.Seq, 0, n)
+		for range n {
+			last += p.int()
+			h.seqs = append(h.seqs, mq.Seq(last))
+		}
+		out = append(out, h)
+	}
+	return out
+}

@@ -1,0 +1,211 @@
+package broker
+
+import (
+	"math"
+	"time"
+
+	"warren/broker/dispatch"
+	"warren/fsm/queue"
+	"warren/mq"
+	"warren/storage/segment"
+)
+
+const (
+	// deliverBytes is how large a frame of deliveries grows before it is sent.
+	deliverBytes = 64 << 10
+	// leaseRetry is how soon a leader without a lease looks again.
+	leaseRetry = 50 * time.Millisecond
+	// reserveStep is how far dispatch goes on before more of the delivered
+	// high-water mark is reserved.
+	reserveStep = 512
+)
+
+// dispatch hands out what can be handed out on every queue that something
+// happened to. Runs with mu held.
+func (s *Shard) dispatch() {
+	l := s.lead
+	if !l.opened || len(l.dirty) == 0 {
+		return
+	}
+	if !s.log.Lease() {
+		// Another node may lead by now. Delivering would break the order that
+		// single active consumers rely on.
+		s.dispatchLater(l)
+		return
+	}
+	for _, q := range l.dirty {
+		q.dirty = false
+		if l.queues[q.id] != q {
+			continue // deleted meanwhile
+		}
+		s.dispatchQueue(q)
+	}
+	clear(l.dirty)
+	l.dirty = l.dirty[:0]
+	for node, f := range l.frames {
+		s.lane.Send(node, f)
+		delete(l.frames, node)
+	}
+}
+
+func (s *Shard) dispatchLater(l *lead) {
+	if l.retrying {
+		return
+	}
+	l.retrying = true
+	time.AfterFunc(leaseRetry, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		l.retrying = false
+		if s.lead == l {
+			s.dispatch()
+		}
+	})
+}
+
+func (s *Shard) dispatchQueue(q *ledQueue) {
+	st := s.state.Queue(q.id)
+	if st == nil {
+		s.answerGets(q, nil)
+		return
+	}
+	s.reserve(q, st)
+	s.answerGets(q, st)
+	now := s.nowMs()
+	for {
+		seq, k, noAck, redelivered, ok := q.d.Next(st, st.HighWater())
+		if !ok {
+			break
+		}
+		rec := s.record(q, seq)
+		if rec.ExpiryMs != 0 && rec.ExpiryMs <= now {
+			s.expire(q, seq)
+			continue
+		}
+		s.deliver(q, k, seq, redelivered, rec.Body)
+		if noAck {
+			q.drop(seq)
+		}
+	}
+	s.reserve(q, st)
+	s.settleDropped(q)
+}
+
+// record is the message at seq. The state machine says that it is live, so a
+// missing body means that this replica is broken.
+func (s *Shard) record(q *ledQueue, seq mq.Seq) segment.Record {
+	rec, ok := s.bodies.Get(uint64(q.id), uint64(seq))
+	if !ok {
+		panic("live message without a body")
+	}
+	return rec
+}
+
+// expire drops a message whose time to live is over instead of delivering it.
+func (s *Shard) expire(q *ledQueue, seq mq.Seq) {
+	q.d.Settling(seq)
+	q.drop(seq)
+	s.stats.Expired++
+}
+
+// deliver adds one message to the frame for its consumer's node.
+func (s *Shard) deliver(q *ledQueue, k dispatch.Key, seq mq.Seq, redelivered bool, content []byte) {
+	l := s.lead
+	node := l.nodeOf[k.Session]
+	f := l.frames[node]
+	if f == nil {
+		f = make([]byte, 0, min(deliverBytes+4096, 4096+len(content)))
+		f = appendUint(append(f, frameDeliver), uint64(s.group))
+		f = appendUint(f, l.term)
+	}
+	f = appendUint(f, uint64(q.id))
+	f = appendUint(f, uint64(k.Consumer))
+	f = appendUint(f, uint64(seq))
+	f = appendBool(f, redelivered)
+	f = appendBytes(f, content)
+	q.d.Sent(k, len(content))
+	s.stats.Delivered++
+	if redelivered {
+		s.stats.Redelivered++
+	}
+	if len(f) >= deliverBytes {
+		s.lane.Send(node, f)
+		delete(l.frames, node)
+		return
+	}
+	l.frames[node] = f
+}
+
+// answerGets serves basic.get in the order of arrival.
+func (s *Shard) answerGets(q *ledQueue, st *queue.Queue) {
+	for len(q.gets) > 0 {
+		g := q.gets[0]
+		var seq mq.Seq
+		var redelivered, ok bool
+		if st != nil {
+			seq, redelivered, ok = q.d.Take(st, st.HighWater(), g.key, g.noAck)
+		}
+		if !ok && s.stat(q.id).Ready > 0 {
+			return // waits for the high-water mark to be committed
+		}
+		q.gets = q.gets[1:]
+		if !ok {
+			g.asked.ok(appendBool(nil, false))
+			continue
+		}
+		rec := s.record(q, seq)
+		if rec.ExpiryMs != 0 && rec.ExpiryMs <= s.nowMs() {
+			s.expire(q, seq)
+			q.gets = append([]getRequest{g}, q.gets...)
+			continue
+		}
+		if g.noAck {
+			q.drop(seq)
+		}
+		s.stats.Delivered++
+		b := appendBool(make([]byte, 0, 32+len(rec.Body)), true)
+		b = appendUint(b, uint64(seq))
+		b = appendBool(b, redelivered)
+		b = appendUint(b, min(s.stat(q.id).Ready, math.MaxUint32))
+		g.asked.ok(append(b, rec.Body...))
+	}
+	s.settleDropped(q)
+}
+
+// drop notes a message that the leader itself settles.
+func (q *ledQueue) drop(seq mq.Seq) {
+	if n := len(q.dropped); n > 0 && q.dropped[n-1].last+1 == seq {
+		q.dropped[n-1].last = seq
+		return
+	}
+	q.dropped = append(q.dropped, seqRange{seq, seq})
+}
+
+// settleDropped proposes to settle what was handed out without ack. Settling
+// twice is settling once, so a failed proposal is simply repeated.
+func (s *Shard) settleDropped(q *ledQueue) {
+	if len(q.dropped) == 0 {
+		return
+	}
+	var ops []byte
+	for _, r := range q.dropped {
+		ops = queue.AppendDrop(ops, q.id, r.first, r.last)
+	}
+	q.dropped = q.dropped[:0]
+	s.lead.proposer.add(part{ops: ops, own: true})
+}
+
+// reserve commits the delivered high-water mark ahead of dispatch, so that
+// after a failure every message that may have been handed out is told as
+// redelivered. Dispatch never passes the committed mark.
+func (s *Shard) reserve(q *ledQueue, st *queue.Queue) {
+	if q.d.Consumers() == 0 && len(q.gets) == 0 {
+		return
+	}
+	want := q.d.WantReserve()
+	if want < q.asked+reserveStep {
+		return
+	}
+	q.asked = want
+	s.lead.proposer.add(part{ops: queue.AppendReserve(nil, q.id, want), own: true})
+}

@@ -1,0 +1,178 @@
+package dispatch
+
+import (
+	"slices"
+
+	"warren/mq"
+)
+
+// Attach adds a consumer. For a Key that is there already it changes what the
+// consumer asks for, keeps what it holds, and starts its link over: its node
+// has resumed on a new connection.
+func (q *Queue) Attach(c Consumer) error {
+	i, known := q.byKey[c.Key]
+	others := q.attached
+	if known && q.holders[i].attached {
+		others--
+	}
+	if others > 0 && (c.Exclusive || q.taken(c.Key)) {
+		return ErrExclusive
+	}
+	i = q.holder(c.Key)
+	h := &q.holders[i]
+	if h.queued {
+		q.dequeue(i)
+	}
+	if h.attached {
+		q.leave(h)
+	} else {
+		q.ages++
+		h.age, h.attached = q.ages, true
+		q.attached++
+	}
+	h.Consumer, h.messages, h.bytes = c, LinkMessages, LinkBytes
+	q.level(c.Priority).attached++
+	q.wanted += h.mayHold()
+	q.refresh(i)
+	q.elect()
+	return nil
+}
+
+// taken reports whether a consumer other than k has the queue for itself.
+func (q *Queue) taken(k Key) bool {
+	for i := range q.holders {
+		if h := &q.holders[i]; h.attached && h.Exclusive && h.Key != k {
+			return true
+		}
+	}
+	return false
+}
+
+// Detach ends a consumer, and says whether there was one. With requeue all
+// that k holds is ready again; without, it stays checked out to k until it is
+// settled or returned.
+func (q *Queue) Detach(k Key, requeue bool) (existed bool) {
+	i, ok := q.byKey[k]
+	if !ok {
+		return false
+	}
+	existed = q.holders[i].attached
+	q.detach(i, requeue)
+	q.elect()
+	return existed
+}
+
+func (q *Queue) detach(i int32, requeue bool) {
+	h := &q.holders[i]
+	if h.queued {
+		q.dequeue(i)
+	}
+	if h.attached {
+		h.attached = false
+		q.attached--
+		q.leave(h)
+	}
+	if h.held == 0 {
+		q.release(i)
+		return
+	}
+	if requeue {
+		q.eachOf(i, q.giveBack) // and with the last one the holder is released
+	}
+}
+
+// leave notes that a consumer is gone from its level; an empty level goes.
+func (q *Queue) leave(h *holder) {
+	q.wanted -= h.mayHold()
+	l := q.level(h.Priority)
+	if l.attached--; l.attached == 0 {
+		q.levels = slices.DeleteFunc(q.levels, func(l level) bool { return l.priority == h.Priority })
+	}
+}
+
+// DropSession ends all that a node session has here, for good; what it holds
+// is ready again.
+func (q *Queue) DropSession(s mq.SessionID) {
+	for _, k := range q.Keys(s) {
+		q.detach(q.byKey[k], true)
+	}
+	q.suspended = slices.DeleteFunc(q.suspended, func(x mq.SessionID) bool { return x == s })
+	q.elect()
+}
+
+// Suspend stops deliveries to a session's consumers, also to those that attach
+// later, or lets them go on. What they hold stays theirs.
+func (q *Queue) Suspend(s mq.SessionID, on bool) {
+	if on == slices.Contains(q.suspended, s) {
+		return
+	}
+	if on {
+		q.suspended = append(q.suspended, s)
+	} else {
+		q.suspended = slices.DeleteFunc(q.suspended, func(x mq.SessionID) bool { return x == s })
+	}
+	for i := range q.holders {
+		if h := &q.holders[i]; h.Session == s {
+			h.suspended = on
+			q.refresh(int32(i))
+		}
+	}
+}
+
+// Link gives link credit back to a consumer, at most up to what it started
+// with.
+func (q *Queue) Link(k Key, messages, bytes int) {
+	if i, ok := q.byKey[k]; ok {
+		h := &q.holders[i]
+		// Bounded on the way in: a peer's numbers must not overflow.
+		h.messages = min(LinkMessages, h.messages+min(max(messages, 0), LinkMessages))
+		h.bytes = min(LinkBytes, h.bytes+min(max(bytes, 0), 1<<40))
+		q.refresh(i)
+	}
+}
+
+// Sent takes the size of a delivery off its consumer's link credit, which may
+// go below zero: the last message before it is used up may be of any size.
+func (q *Queue) Sent(k Key, bytes int) {
+	if i, ok := q.byKey[k]; ok {
+		q.holders[i].bytes -= bytes
+		q.refresh(i)
+	}
+}
+
+// Consumers is how many consumers are attached.
+func (q *Queue) Consumers() int { return q.attached }
+
+// Keys returns whoever of session s is attached or holds something, in no
+// particular order that means anything, but always the same one.
+func (q *Queue) Keys(s mq.SessionID) []Key {
+	var keys []Key
+	for i := range q.holders {
+		if h := &q.holders[i]; h.Session == s && (h.attached || h.held > 0) {
+			keys = append(keys, h.Key)
+		}
+	}
+	return keys
+}
+
+// Active returns the single active consumer.
+func (q *Queue) Active() (Key, bool) {
+	if q.active == nobody {
+		return Key{}, false
+	}
+	return q.holders[q.active].Key, true
+}
+
+// What WantReserve asks for ahead of the cursor. The more it is, the fewer
+// entries; the less, the fewer messages are wrongly told as redelivered after
+// a failure.
+const (
+	reserveMin = 1024
+	reserveMax = 1 << 16
+)
+
+// WantReserve is the delivered high-water mark to reserve: four times what the
+// consumers may hold ahead of the cursor, within limits.
+func (q *Queue) WantReserve() mq.Seq {
+	return q.cursor + mq.Seq(min(max(reserveMin, 4*q.wanted), reserveMax))
+}

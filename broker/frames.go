@@ -1,0 +1,205 @@
+package broker
+
+import (
+	"warren/fsm/queue"
+	"warren/mq"
+)
+
+// PeerUp hears that frames can be exchanged with a node (again).
+func (b *Broker) PeerUp(id mq.NodeID) {
+	b.meta.peerUp(id)
+	for _, s := range b.allShards() {
+		s.peerUp(id)
+	}
+}
+
+// PeerDown hears that the connection to a node is lost, with all that was on
+// its way.
+func (b *Broker) PeerDown(id mq.NodeID) {
+	b.meta.peerDown(id)
+	for _, s := range b.allShards() {
+		s.peerDown(id)
+	}
+	for _, g := range b.leaders.lost(id) {
+		if o := b.knownOutbox(g); o != nil {
+			o.leaderless(id)
+		}
+	}
+	b.calls.lost(id)
+}
+
+// Frame takes one frame from a node. Frames of one node come one at a time.
+func (b *Broker) Frame(from mq.NodeID, frame []byte) {
+	p := &parser{b: frame}
+	switch kind := p.byte(); kind {
+	case frameLead:
+		b.leadHeard(from, mq.GroupID(p.uint()), p)
+	case frameBatch:
+		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
+			s.batch(from, p)
+		}
+	case frameResults:
+		b.results(p)
+	case frameDeliver:
+		b.deliver(from, p)
+	case frameCredit:
+		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
+			s.credit(p)
+		}
+	case frameReturn:
+		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
+			s.returned(p)
+		}
+	case frameResume:
+		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
+			s.resume(from, p)
+		}
+	case frameApplied:
+		b.meta.applied(from, p)
+	case frameCall:
+		b.serve(from, p)
+	case frameReply:
+		b.calls.replied(p)
+	default:
+		p.fail()
+		b.slog.Warn("frame of unknown kind dropped", "node", from, "kind", kind)
+	}
+}
+
+// serve answers a question of another node.
+func (b *Broker) serve(from mq.NodeID, p *parser) {
+	a := asked{lane: b.lane, from: from, id: p.uint()}
+	kind, g := p.byte(), mq.GroupID(p.uint())
+	if p.err != nil {
+		b.slog.Warn("malformed call dropped", "node", from)
+		return
+	}
+	if g == metaGroup {
+		b.meta.serve(a, kind, p)
+		return
+	}
+	if s := b.Shard(g); s != nil {
+		s.serve(a, kind, p)
+		return
+	}
+	a.notLead()
+}
+
+// leadHeard takes a leader's announcement: what is unanswered is sent to it,
+// and it is told of the consumers here and of what they hold. All of that is
+// on its way before anybody here asks it anything.
+func (b *Broker) leadHeard(from mq.NodeID, g mq.GroupID, p *parser) {
+	term := p.uint()
+	if p.err != nil {
+		return
+	}
+	b.resuming.Lock()
+	defer b.resuming.Unlock()
+	if !b.leaders.newer(g, term) {
+		return
+	}
+	if g != metaGroup {
+		if o := b.knownOutbox(g); o != nil {
+			o.lead(from, term)
+		}
+		b.sendResume(g, from, term)
+	}
+	b.leaders.heard(g, from, term)
+	if g == metaGroup {
+		b.reportApplied(b.View().Index())
+	}
+}
+
+// resume tells a known leader again what this node has.
+func (b *Broker) resume(g mq.GroupID, to mq.NodeID) {
+	b.resuming.Lock()
+	defer b.resuming.Unlock()
+	if k, ok, _ := b.leaders.of(g); ok && k.node == to && g != metaGroup {
+		b.sendResume(g, to, k.term)
+	}
+}
+
+func (b *Broker) sendResume(g mq.GroupID, to mq.NodeID, term uint64) {
+	_, session := b.run()
+	f := appendUint([]byte{frameResume}, uint64(g))
+	f = appendUint(f, term)
+	f = appendUint(f, uint64(session))
+	var attach, holds []byte
+	attached, holders := 0, 0
+	for _, c := range b.consumers.of(g) {
+		on, seqs := c.state()
+		if on {
+			attach = appendAttached(appendUint(attach, uint64(c.queue.ID)), c)
+			attached++
+		}
+		if len(seqs) > 0 {
+			holds = appendHeld(holds, c.queue.ID, c.id, seqs)
+			holders++
+		}
+	}
+	f = append(appendUint(f, uint64(attached)), attach...)
+	f = append(appendUint(f, uint64(holders)), holds...)
+	b.lane.Send(to, f)
+}
+
+// results hears which batches are committed.
+func (b *Broker) results(p *parser) {
+	o := b.knownOutbox(mq.GroupID(p.uint()))
+	term := p.uint()
+	for len(p.b) > 0 {
+		session, seq := mq.SessionID(p.uint()), p.uint()
+		code, last := queue.Code(p.byte()), p.uint()
+		if p.err != nil {
+			b.slog.Warn("malformed results dropped")
+			return
+		}
+		if o != nil && o.origin.Session == session {
+			o.result(term, seq, code, last)
+		}
+	}
+}
+
+// deliver hands messages to the consumers here. What no consumer here wants
+// goes back.
+func (b *Broker) deliver(from mq.NodeID, p *parser) {
+	g, term := mq.GroupID(p.uint()), p.uint()
+	b.resuming.RLock()
+	defer b.resuming.RUnlock()
+	if k, ok, _ := b.leaders.of(g); !ok || k.node != from || k.term != term {
+		return // an earlier leader's: the present one was told that nobody here holds them
+	}
+	var unwanted []heldBy
+	var c *consumer
+	for len(p.b) > 0 {
+		q, id, seq := mq.QueueID(p.uint()), mq.ConsumerID(p.uint()), mq.Seq(p.uint())
+		redelivered, content := p.bool(), p.bytes()
+		body, sound := mq.ParseContent(content)
+		if p.err != nil || !sound {
+			b.slog.Error("malformed delivery dropped", "node", from, "group", uint64(g))
+			return
+		}
+		if c == nil || c.id != id {
+			c = b.consumers.get(id)
+		}
+		d := mq.Delivery{Consumer: id, Group: g, Queue: q, Seq: seq, Redelivered: redelivered, Content: body}
+		if c == nil || !c.deliver(d) {
+			unwanted = append(unwanted, heldBy{q, id, []mq.Seq{seq}})
+		}
+	}
+	if len(unwanted) > 0 {
+		b.sendReturn(g, from, term, unwanted)
+	}
+}
+
+// sendReturn gives messages back to the leader that handed them out.
+func (b *Broker) sendReturn(g mq.GroupID, to mq.NodeID, term uint64, what []heldBy) {
+	_, session := b.run()
+	f := appendUint([]byte{frameReturn}, uint64(g))
+	f = appendUint(f, term)
+	f = appendUint(f, uint64(session))
+	f = appendUint(f, uint64(len(what)))
+	for _, h := range what {
+		f = appendHeld(f, h.queue, h.consumer, h.seqs)
+	}
+	b.lane.Send(to, f)
+}

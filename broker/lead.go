@@ -1,0 +1,273 @@
+package broker
+
+import (
+	"time"
+
+	"warren/broker/dispatch"
+	"warren/fsm/meta"
+	"warren/fsm/queue"
+	"warren/mq"
+)
+
+// resumeWait is how long a new leader waits for the nodes to say what their
+// clients hold before it hands out again what nobody has claimed.
+const resumeWait = 2 * time.Second
+
+// lead is what a shard knows only while it leads: consumers, what is checked
+// out, proposals. It is made new for every term and thrown away after it;
+// nothing in it is a promise to anybody. All of it is guarded by Shard.mu.
+type lead struct {
+	term   uint64
+	opened bool // every live node has resumed, or resumeWait is over
+	// awaiting are the nodes that have not resumed yet.
+	awaiting map[mq.NodeID]bool
+	homes    map[mq.NodeID]mq.SessionID // nodes that have resumed, by session
+	nodeOf   map[mq.SessionID]mq.NodeID // and back: where deliveries go
+	origins  map[uint32]mq.NodeID       // node numbers seen in batches
+	queues   map[mq.QueueID]*ledQueue
+	dirty    []*ledQueue // queues that dispatch has to look at
+	retrying bool        // a timer will look again
+	proposer proposer
+	results  map[mq.NodeID][]byte // answers gathered over one Apply
+	frames   map[mq.NodeID][]byte // deliveries gathered over one dispatch
+	purges   map[uint64]asked     // by token
+	tokens   uint64
+}
+
+// ledQueue is one queue under its leader.
+type ledQueue struct {
+	id      mq.QueueID
+	rec     *meta.Queue
+	d       *dispatch.Queue
+	asked   mq.Seq // delivered high-water mark proposed so far
+	gets    []getRequest
+	dirty   bool
+	dropped []seqRange // handed out without ack, or expired: to be settled by the leader
+}
+
+type seqRange struct{ first, last mq.Seq }
+
+// Lead makes this node the group's dispatcher in term. Every entry of earlier
+// terms has been applied.
+func (s *Shard) Lead(term uint64) {
+	<-s.ready
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := &lead{
+		term: term, awaiting: map[mq.NodeID]bool{s.lane.Self(): true},
+		homes: map[mq.NodeID]mq.SessionID{}, nodeOf: map[mq.SessionID]mq.NodeID{}, origins: map[uint32]mq.NodeID{},
+		queues:  map[mq.QueueID]*ledQueue{},
+		results: map[mq.NodeID][]byte{}, frames: map[mq.NodeID][]byte{}, purges: map[uint64]asked{},
+	}
+	s.lead = l
+	l.proposer.init(s, l)
+	for _, p := range s.lane.Peers() {
+		l.awaiting[p] = true
+	}
+	for p := range l.awaiting {
+		s.announce(p)
+	}
+	time.AfterFunc(resumeWait, func() { s.openAnyway(l) })
+	s.slog.Info("leading", "term", term, "entries", s.applied)
+}
+
+// Follow ends this node's leadership.
+func (s *Shard) Follow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lead
+	if l == nil {
+		return
+	}
+	s.lead = nil
+	l.proposer.stop()
+	for _, a := range l.purges {
+		a.notLead()
+	}
+	for _, q := range l.queues {
+		for _, g := range q.gets {
+			g.asked.notLead()
+		}
+	}
+	s.slog.Info("no longer leading", "term", l.term)
+}
+
+// announce tells a node who leads. Runs with mu held.
+func (s *Shard) announce(to mq.NodeID) {
+	f := appendUint([]byte{frameLead}, uint64(s.group))
+	s.lane.Send(to, appendUint(f, s.lead.term))
+}
+
+// announceAll makes every node send again what is unanswered, which repairs
+// whatever a failed proposal left unknown. Runs with mu held.
+func (s *Shard) announceAll() {
+	s.announce(s.lane.Self())
+	for _, p := range s.lane.Peers() {
+		s.announce(p)
+	}
+}
+
+// peerUp hears that a node can be reached (again).
+func (s *Shard) peerUp(id mq.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead != nil {
+		s.announce(id)
+	}
+}
+
+// peerDown hears that the connection to a node is lost: its consumers get
+// nothing until it has resumed, and keep what they hold until its session ends.
+func (s *Shard) peerDown(id mq.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lead
+	if l == nil {
+		return
+	}
+	if session, ok := l.homes[id]; ok {
+		delete(l.homes, id)
+		for _, q := range l.queues {
+			q.d.Suspend(session, true)
+		}
+	}
+	delete(l.results, id)
+	delete(l.frames, id)
+	if l.awaiting[id] {
+		delete(l.awaiting, id)
+		s.openIfResumed()
+	}
+}
+
+// openAnyway starts dispatch although somebody did not answer.
+func (s *Shard) openAnyway(l *lead) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead != l || l.opened {
+		return
+	}
+	s.slog.Warn("not all nodes said what their clients hold, dispatching without them", "term", l.term, "silent", len(l.awaiting))
+	clear(l.awaiting)
+	s.openIfResumed()
+}
+
+// openIfResumed starts dispatch when every node has resumed. Runs with mu held.
+func (s *Shard) openIfResumed() {
+	l := s.lead
+	if l.opened || len(l.awaiting) > 0 {
+		return
+	}
+	l.opened = true
+	s.slog.Debug("dispatching", "term", l.term, "queues", len(l.queues))
+	for _, q := range l.queues {
+		l.touch(q)
+	}
+	s.dispatch()
+}
+
+// touch puts a queue on the list that dispatch works off.
+func (l *lead) touch(q *ledQueue) {
+	if !q.dirty {
+		q.dirty = true
+		l.dirty = append(l.dirty, q)
+	}
+}
+
+// queue returns the queue under its leader, made at its first use. Runs with
+// mu held.
+func (s *Shard) queue(rec *meta.Queue) *ledQueue {
+	l := s.lead
+	if q := l.queues[rec.ID]; q != nil {
+		return q
+	}
+	q := &ledQueue{id: rec.ID, rec: rec, d: dispatch.New(singleActive(rec))}
+	if st := s.state.Queue(rec.ID); st != nil {
+		// What an earlier leader may have handed out is told as redelivered.
+		q.d.OpenAt(st.HighWater())
+		q.asked = st.HighWater()
+	}
+	l.queues[rec.ID] = q
+	return q
+}
+
+// applied takes over what one entry did. Runs with mu held.
+func (l *lead) applied(s *Shard, fx *queue.Effects) {
+	for i := range fx.Results {
+		l.result(&fx.Results[i])
+	}
+	s.stats.Enqueued += uint64(len(fx.Enqueued))
+	for i := range fx.Enqueued {
+		if q := l.queues[fx.Enqueued[i].Queue]; q != nil {
+			l.touch(q)
+		}
+	}
+	for i := range fx.Settled {
+		r := &fx.Settled[i]
+		s.stats.Settled += uint64(r.Last-r.First) + 1
+		if q := l.queues[r.Queue]; q != nil {
+			q.d.Settled(r.First, r.Last)
+			l.touch(q)
+		}
+	}
+	for i := range fx.Reserved {
+		if q := l.queues[fx.Reserved[i].Queue]; q != nil {
+			l.touch(q)
+		}
+	}
+	for _, p := range fx.Purged {
+		if a, ok := l.purges[p.Token]; ok {
+			delete(l.purges, p.Token)
+			a.ok(appendUint(nil, p.Count))
+		}
+	}
+	for _, id := range fx.Deleted {
+		s.forgetQueue(id)
+	}
+}
+
+// forgetQueue drops what the leader knows of a queue that is gone.
+func (s *Shard) forgetQueue(id mq.QueueID) {
+	q := s.lead.queues[id]
+	if q == nil {
+		return
+	}
+	delete(s.lead.queues, id)
+	for _, g := range q.gets {
+		g.asked.fail(meta.NoQueue(q.rec.VHost, q.rec.Name))
+	}
+	q.gets = nil
+}
+
+// result gathers the answer to one batch for the node that sent it.
+func (l *lead) result(r *queue.Result) {
+	node, ok := l.origins[r.Origin.Node]
+	if !ok {
+		return // replayed from an earlier term; that node asks again
+	}
+	f := l.results[node]
+	f = appendUint(f, uint64(r.Origin.Session))
+	f = appendUint(f, r.Origin.Seq)
+	f = append(f, byte(r.Code))
+	l.results[node] = appendUint(f, r.Last)
+}
+
+// sendResults answers the nodes whose batches this Apply committed.
+func (l *lead) sendResults(s *Shard) {
+	for node, r := range l.results {
+		if len(r) == 0 {
+			continue
+		}
+		f := make([]byte, 0, 24+len(r))
+		f = appendUint(append(f, frameResults), uint64(s.group))
+		f = appendUint(f, l.term)
+		s.lane.Send(node, append(f, r...))
+		l.results[node] = r[:0]
+	}
+}
+
+// singleActive reports whether a queue was declared with a single active consumer.
+func singleActive(q *meta.Queue) bool {
+	v, _ := q.Args.Get("x-single-active-consumer")
+	on, _ := v.(bool)
+	return on
+}

@@ -1,0 +1,265 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"warren/fsm/meta"
+	"warren/mq"
+)
+
+// metaGroup is the group of the metadata; every node replicates it.
+const metaGroup mq.GroupID = 0
+
+// changeWait is how long a client waits for a topology change when no
+// metadata leader can be reached.
+const changeWait = 15 * time.Second
+
+// metadata is this node's replica of the metadata, and while it leads, the
+// place where changes are proposed and their visibility is awaited.
+type metadata struct {
+	lane    Lane
+	slog    *slog.Logger
+	nowMs   func() int64
+	changed func([]meta.Change) // called in order, after the View has them; must not block
+	report  func(index uint64)  // tells the leader how far this replica is
+	ready   chan struct{}
+
+	view atomic.Pointer[meta.View]
+
+	mu      sync.Mutex
+	log     Log
+	state   *meta.State   // touched by Apply and Restore only
+	moved   chan struct{} // closed and replaced whenever the View moves on
+	leading uint64        // term; 0 while following
+	visible *visibility   // of the term
+}
+
+func newMetadata(lane Lane, nowMs func() int64, log *slog.Logger) *metadata {
+	m := &metadata{
+		lane: lane, slog: log.With("group", "metadata"), nowMs: nowMs, ready: make(chan struct{}),
+		state: meta.New(), moved: make(chan struct{}),
+	}
+	m.view.Store(m.state.View())
+	return m
+}
+
+// View is the newest state that this node has applied. It never changes.
+func (m *metadata) View() *meta.View { return m.view.Load() }
+
+func (m *metadata) start(log Log) {
+	m.mu.Lock()
+	m.log = log
+	m.mu.Unlock()
+	close(m.ready)
+}
+
+// committed is the result of a metadata entry: where it is, and what became
+// of its operations.
+type committed struct {
+	index   uint64
+	results []meta.Result
+}
+
+// apply takes committed entries, and answers what became of each.
+func (m *metadata) apply(batch []Entry) []any {
+	out := make([]any, len(batch))
+	var changes []meta.Change
+	for i, e := range batch {
+		results, c, err := m.state.Apply(e.Index, e.Term, e.Data)
+		if err != nil {
+			panic(fmt.Sprintf("metadata entry %d of term %d cannot be applied: %v", e.Index, e.Term, err))
+		}
+		out[i] = committed{e.Index, results}
+		changes = append(changes, c...)
+	}
+	m.publish(changes)
+	return out
+}
+
+// publish makes the state visible on this node and says so.
+func (m *metadata) publish(changes []meta.Change) {
+	v := m.state.View()
+	m.view.Store(v)
+	m.mu.Lock()
+	close(m.moved)
+	m.moved = make(chan struct{})
+	m.mu.Unlock()
+	if len(changes) > 0 {
+		m.changed(changes)
+	}
+	m.report(v.Index())
+}
+
+// await returns once this node has applied index.
+func (m *metadata) await(ctx context.Context, index uint64) error {
+	for {
+		m.mu.Lock()
+		moved := m.moved
+		m.mu.Unlock()
+		if m.View().Index() >= index {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// lead makes this node the one that proposes changes.
+func (m *metadata) lead(term uint64) {
+	<-m.ready
+	m.mu.Lock()
+	m.leading = term
+	m.visible = newVisibility(m.lane, m.slog)
+	m.mu.Unlock()
+	f := appendUint(appendUint([]byte{frameLead}, uint64(metaGroup)), term)
+	m.lane.Send(m.lane.Self(), f)
+	for _, p := range m.lane.Peers() {
+		m.lane.Send(p, append([]byte(nil), f...))
+	}
+	m.slog.Info("leading", "term", term)
+}
+
+func (m *metadata) follow() {
+	m.mu.Lock()
+	v := m.visible
+	m.leading, m.visible = 0, nil
+	m.mu.Unlock()
+	if v != nil {
+		v.end()
+		m.slog.Info("no longer leading")
+	}
+}
+
+func (m *metadata) leader() (term uint64, v *visibility) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.leading, m.visible
+}
+
+func (m *metadata) peerUp(id mq.NodeID) {
+	if term, v := m.leader(); v != nil {
+		m.lane.Send(id, appendUint(appendUint([]byte{frameLead}, uint64(metaGroup)), term))
+	}
+}
+
+func (m *metadata) peerDown(id mq.NodeID) {
+	if _, v := m.leader(); v != nil {
+		v.lost(id)
+	}
+}
+
+// applied hears how far a node's metadata is.
+func (m *metadata) applied(from mq.NodeID, p *parser) {
+	index := p.uint()
+	if _, v := m.leader(); v != nil && p.err == nil {
+		v.reached(from, index)
+	}
+}
+
+// serve answers a question to the metadata leader.
+func (m *metadata) serve(a asked, kind byte, p *parser) {
+	term, v := m.leader()
+	if v == nil {
+		a.notLead()
+		return
+	}
+	switch kind {
+	case callReadIndex:
+		// Every change that was ever acknowledged is applied here, as long as
+		// nobody else leads; the lease says so.
+		if !m.log.Lease() {
+			a.tryAgain()
+			return
+		}
+		a.ok(appendUint(nil, m.View().Index()))
+	case callPropose:
+		m.propose(a, term, v, p.b)
+	default:
+		a.fail(errFrame)
+	}
+}
+
+// propose commits the operations of one node, and answers when every live
+// node has applied them.
+//
+// There is no dedupe here, and none is needed: a node asks again only after it
+// heard "not leading", "try again" or lost the connection, asks in order, and
+// its operations in between are all of one client waiting for this answer. An
+// earlier copy stands before the later one in the log, or in an entry of an
+// earlier term that can no longer be committed; the term in the entry voids it
+// if it is appended later still.
+func (m *metadata) propose(a asked, term uint64, v *visibility, ops []byte) {
+	parsed, err := meta.ParseOps(ops)
+	if err != nil {
+		a.fail(fmt.Errorf("operations of node %s: %w", a.from, err))
+		return
+	}
+	entry := meta.AppendEntry(nil, term, m.nowMs(), parsed...)
+	m.log.Propose(entry, func(result any, err error) {
+		c, ok := result.(committed)
+		if err != nil || !ok {
+			a.tryAgain()
+			return
+		}
+		for i := range c.results {
+			if c.results[i].Stale {
+				a.tryAgain()
+				return
+			}
+		}
+		reply := meta.AppendResults(appendUint(nil, c.index), c.results)
+		v.await(c.index, func(visible bool) {
+			if visible {
+				a.ok(reply)
+			} else {
+				a.tryAgain() // committed; the next leader finds it done, and knows who has applied it
+			}
+		})
+	})
+}
+
+// Propose commits operations and returns when every live node has applied
+// them, this one included.
+func (b *Broker) Propose(ctx context.Context, ops ...meta.Op) ([]meta.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, changeWait)
+	defer cancel()
+	r, err := b.callLeader(ctx, callPropose, metaGroup, meta.AppendOps(nil, ops...))
+	if err != nil {
+		return nil, err
+	}
+	p := parser{b: r}
+	index := p.uint()
+	results, err := meta.ParseResults(p.b)
+	if err != nil {
+		return nil, fmt.Errorf("answer of the metadata leader: %w", err)
+	}
+	if len(results) != len(ops) {
+		return nil, errors.New("answer of the metadata leader: wrong number of results")
+	}
+	return results, b.explain(ctx, metaGroup, b.meta.await(ctx, index))
+}
+
+// ReadIndex returns once this node's View is at least as new as every change
+// that was acknowledged to any client before the call.
+func (b *Broker) ReadIndex(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, changeWait)
+	defer cancel()
+	r, err := b.callLeader(ctx, callReadIndex, metaGroup, nil)
+	if err != nil {
+		return err
+	}
+	p := parser{b: r}
+	return b.explain(ctx, metaGroup, b.meta.await(ctx, p.uint()))
+}
+
+// View is the newest metadata that this node has applied.
+func (b *Broker) View() *meta.View { return b.meta.View() }

@@ -1,0 +1,281 @@
+package broker
+
+import (
+	"context"
+	"sync"
+
+	"warren/fsm/queue"
+	"warren/mq"
+)
+
+// Bounds of an outbox.
+const (
+	// outboxBytes is how much a group may owe answers for before publishers wait.
+	outboxBytes = 8 << 20
+	// batchBytes is when a batch is sent although others are in flight.
+	batchBytes = 256 << 10
+	// batchesBusy is how many batches are in flight before smaller ones gather:
+	// batching without a timer.
+	batchesBusy = 2
+	// batchesMax is how many may be in flight at all.
+	batchesMax = 32
+)
+
+// Origin names an outbox in the state machines: they remember, per node, which
+// of its batches they have seen.
+type Origin struct {
+	Node    uint32 // the node's number in the metadata
+	Session mq.SessionID
+}
+
+// outbox is the way from this node to one group. It numbers batches of
+// enqueues and settlements, keeps each until the group's leader says that it is
+// committed, and after any doubt (a new leader, a lost connection) sends all
+// that is unanswered again, in order: the numbers make a second copy harmless.
+type outbox struct {
+	group  mq.GroupID
+	origin Origin
+	lane   Lane
+
+	mu     sync.Mutex
+	room   *sync.Cond // signalled when owed falls or the outbox ends
+	ended  bool
+	to     mq.NodeID // leader; "" while there is none
+	term   uint64
+	next   uint64 // number of the next batch
+	ops    []byte // gathering
+	wait   []waiter
+	window []sentBatch // unanswered, in order
+	owed   int         // bytes in ops and window
+	free   [][]waiter  // emptied slices to use again
+}
+
+// waiter is told what becomes of one operation.
+type waiter struct {
+	confirm mq.Confirmer
+	tag     uint64
+}
+
+type sentBatch struct {
+	seq  uint64
+	ops  []byte
+	wait []waiter
+}
+
+func newOutbox(g mq.GroupID, o Origin, lane Lane) *outbox {
+	b := &outbox{group: g, origin: o, lane: lane, next: 1}
+	b.room = sync.NewCond(&b.mu)
+	return b
+}
+
+// enqueue adds one publish to some queues of the group; it waits while the
+// group owes too much.
+func (b *outbox) enqueue(ctx context.Context, queues []mq.QueueID, p *mq.Publish, expiryMs int64, w waiter) error {
+	var flags uint8
+	if p.Persistent {
+		flags = queue.Persistent
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.owed >= outboxBytes {
+		if err := b.awaitRoom(ctx); err != nil {
+			return err
+		}
+	}
+	if b.ended {
+		return errGroupGone
+	}
+	before := len(b.ops)
+	b.ops = queue.AppendEnqueue(b.ops, queues, flags, p.Priority, expiryMs, p.Content)
+	b.added(before, w)
+	return nil
+}
+
+// awaitRoom runs with mu held. It sends what has gathered first, so that
+// waiting cannot be for something that only this caller would send.
+func (b *outbox) awaitRoom(ctx context.Context) error {
+	b.send(true)
+	stop := context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		b.room.Broadcast()
+		b.mu.Unlock()
+	})
+	defer stop()
+	for b.owed >= outboxBytes && !b.ended {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b.room.Wait()
+	}
+	return nil
+}
+
+// settle adds a range of settled messages. It never waits: a settlement frees
+// memory, and there can be no more of them than there are deliveries.
+func (b *outbox) settle(q mq.QueueID, first, last mq.Seq, w waiter) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return false
+	}
+	before := len(b.ops)
+	b.ops = queue.AppendSettle(b.ops, q, first, last)
+	b.added(before, w)
+	return true
+}
+
+func (b *outbox) added(before int, w waiter) {
+	b.owed += len(b.ops) - before
+	if w.confirm != nil {
+		b.wait = append(b.wait, w)
+	}
+	if len(b.ops) >= batchBytes {
+		b.send(true)
+	}
+}
+
+// flush sends what has gathered unless enough is in flight; then the next
+// answer sends it.
+func (b *outbox) flush() {
+	b.mu.Lock()
+	b.send(false)
+	b.mu.Unlock()
+}
+
+// send makes a batch of what has gathered and sends it. Runs with mu held.
+func (b *outbox) send(full bool) {
+	if len(b.window) < batchesBusy || full && len(b.window) < batchesMax {
+		b.seal()
+	}
+}
+
+// seal is send without a limit. Runs with mu held.
+func (b *outbox) seal() {
+	if len(b.ops) == 0 {
+		return
+	}
+	s := sentBatch{seq: b.next, ops: b.ops, wait: b.wait}
+	b.next++
+	b.window = append(b.window, s)
+	b.ops, b.wait = nil, nil
+	if n := len(b.free); n > 0 {
+		b.wait, b.free = b.free[n-1], b.free[:n-1]
+	}
+	b.transmit(&s)
+}
+
+// transmit puts one batch on the way if there is a leader. Runs with mu held,
+// which keeps batches in order on the lane.
+func (b *outbox) transmit(s *sentBatch) {
+	if b.to == "" {
+		return
+	}
+	f := make([]byte, 0, 48+len(s.ops))
+	f = append(f, frameBatch)
+	f = appendUint(f, uint64(b.group))
+	f = appendUint(f, b.term)
+	f = appendUint(f, uint64(b.origin.Node))
+	f = appendUint(f, uint64(b.origin.Session))
+	f = appendUint(f, s.seq)
+	f = append(f, s.ops...)
+	b.lane.Send(b.to, f)
+}
+
+// lead points the outbox at a leader and sends everything unanswered again,
+// and all that has gathered: what this node settled must be there before the
+// leader hears what it still holds, or it would hand it out once more.
+func (b *outbox) lead(node mq.NodeID, term uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.to, b.term = node, term
+	b.resend(0)
+	b.seal()
+}
+
+// leaderless stops sending until a leader is known again.
+func (b *outbox) leaderless(node mq.NodeID) {
+	b.mu.Lock()
+	if b.to == node {
+		b.to = ""
+	}
+	b.mu.Unlock()
+}
+
+func (b *outbox) resend(after uint64) {
+	for i := range b.window {
+		if b.window[i].seq > after {
+			b.transmit(&b.window[i])
+		}
+	}
+}
+
+// result hears that a batch of this outbox is committed (or was before), or
+// that the state machine misses batches before it.
+func (b *outbox) result(term uint64, seq uint64, code queue.Code, last uint64) {
+	if code == queue.Ended {
+		b.end() // a later session of this node writes to the group: this one is over
+		return
+	}
+	b.mu.Lock()
+	if code == queue.Gap {
+		if term == b.term {
+			b.resend(last)
+		}
+		b.mu.Unlock()
+		return
+	}
+	var done []sentBatch
+	for len(b.window) > 0 && b.window[0].seq <= seq {
+		// Batches are applied in order, so all before an applied one are applied.
+		done = append(done, b.window[0])
+		b.owed -= len(b.window[0].ops)
+		b.window[0] = sentBatch{}
+		b.window = b.window[1:]
+	}
+	if len(b.window) == 0 {
+		b.window = nil
+	}
+	b.send(false)
+	b.room.Broadcast()
+	b.mu.Unlock()
+	for i := range done {
+		tell(done[i].wait, mq.Confirmed)
+	}
+	b.reuse(done)
+}
+
+func tell(ws []waiter, o mq.Outcome) {
+	for _, w := range ws {
+		w.confirm.Confirm(w.tag, o)
+	}
+}
+
+func (b *outbox) reuse(done []sentBatch) {
+	b.mu.Lock()
+	for i := range done {
+		if w := done[i].wait; cap(w) > 0 && cap(w) <= 4096 && len(b.free) < 4 {
+			clear(w)
+			b.free = append(b.free, w[:0])
+		}
+	}
+	b.mu.Unlock()
+}
+
+// end gives up: the group is gone for good (the node whose memory it was has
+// ended). What is unanswered is rejected.
+func (b *outbox) end() {
+	b.mu.Lock()
+	if b.ended {
+		b.mu.Unlock()
+		return
+	}
+	b.ended = true
+	window, wait := b.window, b.wait
+	b.window, b.wait, b.ops, b.owed = nil, nil, nil, 0
+	b.room.Broadcast()
+	b.mu.Unlock()
+	for i := range window {
+		tell(window[i].wait, mq.Rejected)
+	}
+	tell(wait, mq.Rejected)
+}

@@ -1,0 +1,120 @@
+package broker
+
+import (
+	"warren/fsm/queue"
+)
+
+// Bounds of a proposer.
+const (
+	// entryBytes is how large an entry grows before the next one is begun.
+	entryBytes = 256 << 10
+	// entriesBusy is how many entries are in flight: while they are, all that
+	// arrives gathers into the next one.
+	entriesBusy = 2
+)
+
+// proposer makes entries of what a leading shard has to commit. Its fields
+// are guarded by Shard.mu; its goroutine lives from Lead to Follow.
+type proposer struct {
+	parts    []part
+	inFlight int
+	kick     chan struct{} // cap 1: there may be something to propose
+	done     chan struct{}
+}
+
+// part is one deduped batch of a node, or one part of the leader's own.
+type part struct {
+	origin queue.Origin
+	ops    []byte
+	own    bool
+}
+
+func (p *proposer) init(s *Shard, l *lead) {
+	p.kick, p.done = make(chan struct{}, 1), make(chan struct{})
+	go p.run(s, l) // ends at stop; a Propose that it waits in is bounded by the log
+}
+
+func (p *proposer) stop() { close(p.done) }
+
+// add queues a part. Runs with mu held.
+func (p *proposer) add(x part) {
+	p.parts = append(p.parts, x)
+	p.wake()
+}
+
+func (p *proposer) wake() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (p *proposer) run(s *Shard, l *lead) {
+	for {
+		select {
+		case <-p.kick:
+		case <-p.done:
+			return
+		}
+		for {
+			entry, own := p.next(s, l)
+			if entry == nil {
+				break
+			}
+			s.log.Propose(entry, func(_ any, err error) { p.proposed(s, l, own, err) })
+		}
+	}
+}
+
+// next builds one entry of what has gathered, unless enough is in flight. own
+// are the leader's own parts in it.
+func (p *proposer) next(s *Shard, l *lead) (entry []byte, own []part) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead != l || p.inFlight >= entriesBusy || len(p.parts) == 0 {
+		return nil, nil
+	}
+	n, size := 0, 0
+	for n < len(p.parts) && (n == 0 || size+len(p.parts[n].ops) <= entryBytes) {
+		size += len(p.parts[n].ops) + 40
+		n++
+	}
+	// The term makes decisions of this leader void in any other term: an entry
+	// can wait inside Raft while leadership is lost and won again.
+	entry = queue.AppendEntry(make([]byte, 0, size+32), l.term, s.nowMs())
+	for i := range p.parts[:n] {
+		x := &p.parts[i]
+		if x.own {
+			entry = append(entry, x.ops...)
+			own = append(own, *x)
+		} else {
+			entry = queue.AppendBatch(entry, x.origin, x.ops)
+		}
+	}
+	rest := copy(p.parts, p.parts[n:])
+	clear(p.parts[rest:])
+	p.parts = p.parts[:rest]
+	p.inFlight++
+	return entry, own
+}
+
+// proposed hears what became of an entry.
+func (p *proposer) proposed(s *Shard, l *lead, own []part, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead != l {
+		return
+	}
+	p.inFlight--
+	if err != nil {
+		// Still leading, yet the outcome is unknown: the nodes send their batches
+		// again (numbered, so that twice is once), and the leader its own parts,
+		// each of which may be applied twice.
+		s.slog.Warn("proposal failed, asking the nodes to send again", "term", l.term, "err", err)
+		p.parts = append(own, p.parts...)
+		s.announceAll()
+	}
+	if len(p.parts) > 0 {
+		p.wake()
+	}
+}

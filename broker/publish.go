@@ -1,0 +1,164 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"warren/fsm/meta"
+	"warren/mq"
+)
+
+// routeCacheMax is how many routes a session keeps.
+const routeCacheMax = 1024
+
+// routeCache keeps where a session's messages went, for as long as the
+// metadata does not change.
+type routeCache struct {
+	mu    sync.Mutex
+	view  *meta.View
+	known map[string][]target // by exchange, NUL, routing key
+	key   []byte              // scratch
+}
+
+func (c *routeCache) get(v *meta.View, m mq.Content) ([]target, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.view != v {
+		c.view, c.known = v, nil
+		return nil, false
+	}
+	c.key = append(append(append(c.key[:0], m.Exchange()...), 0), m.RoutingKey()...)
+	t, ok := c.known[string(c.key)]
+	return t, ok
+}
+
+func (c *routeCache) put(v *meta.View, m mq.Content, t []target) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.view != v {
+		return
+	}
+	if len(c.known) >= routeCacheMax || c.known == nil {
+		c.known = map[string][]target{}
+	}
+	c.known[string(m.Exchange())+"\x00"+string(m.RoutingKey())] = t
+}
+
+// Publish routes a message and puts it into the outbox of every group that it
+// reaches.
+func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error) {
+	targets, err := s.route(ctx, p.Content, p.Mandatory)
+	if err != nil {
+		return 0, err
+	}
+	if len(targets) == 0 {
+		return mq.Unroutable, nil
+	}
+	var expiryMs int64
+	if p.ExpirationMs >= 0 {
+		expiryMs = max(1, s.broker.nowMs()+p.ExpirationMs)
+	}
+	w := waiter{p.Confirm, p.Tag}
+	if len(targets) > 1 && w.confirm != nil {
+		w = waiter{confirm: newJoint(len(targets), w)}
+	}
+	for i := range targets {
+		if err := s.send(ctx, &targets[i], p, expiryMs, w); err != nil {
+			return 0, err
+		}
+	}
+	return mq.Pending, nil
+}
+
+func (s *Session) send(ctx context.Context, t *target, p *mq.Publish, expiryMs int64, w waiter) error {
+	o, err := s.broker.outbox(t.group)
+	if err == nil {
+		err = o.enqueue(ctx, t.queues, p, expiryMs, w)
+	}
+	if errors.Is(err, errGroupGone) {
+		// The node that held the queue ended a moment ago, and the queue with it.
+		if w.confirm != nil {
+			w.confirm.Confirm(w.tag, mq.Rejected)
+		}
+		return nil
+	}
+	if err != nil {
+		return s.broker.explain(ctx, t.group, err)
+	}
+	s.touch(o)
+	return nil
+}
+
+// route answers the groups and queues that a message reaches. A "not found"
+// that the client will hear of is confirmed with the metadata leader first.
+func (s *Session) route(ctx context.Context, m mq.Content, mandatory bool) ([]target, error) {
+	v := s.broker.View()
+	if t, ok := s.routes.get(v, m); ok && (len(t) > 0 || !mandatory) {
+		return t, nil
+	}
+	t, found, err := s.lookUp(v, m)
+	if err != nil || found && (len(t) > 0 || !mandatory) {
+		return t, err
+	}
+	if err := s.broker.ReadIndex(ctx); err != nil {
+		return nil, err
+	}
+	t, found, err = s.lookUp(s.broker.View(), m)
+	if err == nil && !found {
+		err = mq.Errorf(mq.NotFound, "no exchange '%s' in vhost '%s'", m.Exchange(), s.vhost)
+	}
+	return t, err
+}
+
+func (s *Session) lookUp(v *meta.View, m mq.Content) (t []target, found bool, err error) {
+	x := v.Exchange(s.vhost, string(m.Exchange()))
+	if x == nil {
+		return nil, false, nil
+	}
+	if x.Internal {
+		return nil, true, mq.Errorf(mq.AccessRefused, "cannot publish to internal exchange '%s' in vhost '%s'", x.Name, x.VHost)
+	}
+	if err := s.topology.AllowPublish(v, x.Name); err != nil {
+		return nil, true, err
+	}
+	w := walk{
+		routers: s.broker.routers, view: v, vhost: s.vhost, key: m.RoutingKey(), headers: headersOf(m), byKey: true,
+		seenExchange: map[string]bool{}, seenQueue: map[mq.QueueID]bool{},
+	}
+	if err := w.from(x); err != nil {
+		return nil, true, err
+	}
+	if w.byKey {
+		s.routes.put(v, m, w.targets)
+	}
+	return w.targets, true, nil
+}
+
+// joint makes one confirm out of those of several groups.
+type joint struct {
+	left     atomic.Int32
+	rejected atomic.Bool
+	to       waiter
+}
+
+func newJoint(n int, to waiter) *joint {
+	j := &joint{to: to}
+	j.left.Store(int32(n))
+	return j
+}
+
+// Confirm counts one group's answer.
+func (j *joint) Confirm(_ uint64, o mq.Outcome) {
+	if o == mq.Rejected {
+		j.rejected.Store(true)
+	}
+	if j.left.Add(-1) > 0 {
+		return
+	}
+	if j.rejected.Load() {
+		o = mq.Rejected
+	}
+	j.to.confirm.Confirm(j.to.tag, o)
+}

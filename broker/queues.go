@@ -1,0 +1,89 @@
+package broker
+
+import (
+	"context"
+
+	"warren/fsm/meta"
+	"warren/mq"
+)
+
+// Stat asks the leader of a queue for its counts.
+func (b *Broker) Stat(ctx context.Context, q *meta.Queue) (QueueStat, error) {
+	r, err := b.callLeader(ctx, callStat, q.Group, appendUint(nil, uint64(q.ID)))
+	if err != nil {
+		return QueueStat{}, err
+	}
+	p := parser{b: r}
+	st := QueueStat{Ready: p.uint(), Unacked: p.uint(), Consumers: uint32(p.uint())}
+	return st, p.err
+}
+
+// Purge drops what is ready in a queue and says how many messages that were.
+func (b *Broker) Purge(ctx context.Context, q *meta.Queue) (uint32, error) {
+	r, err := b.callLeader(ctx, callPurge, q.Group, appendUint(nil, uint64(q.ID)))
+	if err != nil {
+		return 0, err
+	}
+	p := parser{b: r}
+	return uint32(p.uint()), p.err
+}
+
+// Leader is the node that leads a group, as far as this node has heard.
+func (b *Broker) Leader(g mq.GroupID) (node mq.NodeID, term uint64, ok bool) {
+	k, ok, _ := b.leaders.of(g)
+	return k.node, k.term, ok
+}
+
+// NodeStats are the figures of this node's part of the broker.
+type NodeStats struct {
+	Sessions, Consumers uint64
+	Led                 uint64 // queues that this node dispatches
+	Ready, Unacked      uint64 // messages in them
+	Shards              ShardStats
+}
+
+// Stats sums up this node.
+func (b *Broker) Stats() (n NodeStats) {
+	b.mu.RLock()
+	n.Sessions = uint64(len(b.sessions))
+	b.mu.RUnlock()
+	b.consumers.mu.RLock()
+	n.Consumers = uint64(len(b.consumers.byID))
+	b.consumers.mu.RUnlock()
+	v := b.View()
+	for _, s := range b.allShards() {
+		s.mu.Lock()
+		if s.lead != nil {
+			for q := range v.QueuesOf(s.group) {
+				st := s.stat(q.ID)
+				n.Led++
+				n.Ready += st.Ready
+				n.Unacked += st.Unacked
+			}
+		}
+		n.Shards.add(s.stats)
+		s.mu.Unlock()
+	}
+	return n
+}
+
+func (a *ShardStats) add(b ShardStats) {
+	a.Enqueued += b.Enqueued
+	a.Delivered += b.Delivered
+	a.Redelivered += b.Redelivered
+	a.Settled += b.Settled
+	a.Returned += b.Returned
+	a.Expired += b.Expired
+}
+
+// Close ends the broker's part of the node: no session is opened any more.
+// Connections have been closed by then.
+func (b *Broker) Close() {
+	b.mu.Lock()
+	b.closed = true
+	local := b.local
+	b.mu.Unlock()
+	if local != nil {
+		local.Follow()
+	}
+}

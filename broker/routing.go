@@ -1,0 +1,167 @@
+package broker
+
+import (
+	"sync"
+
+	"warren/amqp/wire"
+	"warren/broker/route"
+	"warren/fsm/meta"
+	"warren/mq"
+)
+
+// routers keeps compiled exchanges. An exchange is compiled at the first
+// publish after its bindings changed, and then only read.
+type routers struct {
+	mu       sync.RWMutex
+	compiled map[exchangeName]*router
+}
+
+type exchangeName struct{ vhost, name string }
+
+// router is one exchange, compiled.
+type router struct {
+	version uint64 // of the exchange's record
+	match   route.Matcher
+	dests   []*meta.Binding
+}
+
+// routersMax is how many compiled exchanges are kept; beyond it all are
+// dropped and compiled again when needed.
+const routersMax = 10000
+
+func newRouters() *routers { return &routers{compiled: map[exchangeName]*router{}} }
+
+func (r *routers) of(v *meta.View, x *meta.Exchange) (*router, error) {
+	key := exchangeName{x.VHost, x.Name}
+	r.mu.RLock()
+	c := r.compiled[key]
+	r.mu.RUnlock()
+	if c != nil && c.version == x.Version {
+		return c, nil
+	}
+	c = &router{version: x.Version}
+	var bindings []route.Binding
+	for b := range v.BindingsFrom(x.VHost, x.Name) {
+		bindings = append(bindings, route.Binding{Key: b.Key, Args: b.Args, Dest: len(c.dests)})
+		c.dests = append(c.dests, b)
+	}
+	var err error
+	if c.match, err = route.Compile(x.Type, bindings); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	if len(r.compiled) >= routersMax {
+		clear(r.compiled)
+	}
+	r.compiled[key] = c
+	r.mu.Unlock()
+	return c, nil
+}
+
+// target is the part of a message's destinations that lies in one group.
+type target struct {
+	group  mq.GroupID
+	queues []mq.QueueID
+}
+
+// walk finds the queues that a message reaches from an exchange: through
+// bindings between exchanges (each exchange once, so cycles end), and where an
+// exchange routes it nowhere, through its alternate exchange.
+type walk struct {
+	routers *routers
+	view    *meta.View
+	vhost   string
+	key     []byte
+	headers func() mq.Table
+	byKey   bool // exchange and routing key alone decide: the result may be kept
+
+	seenExchange map[string]bool
+	seenQueue    map[mq.QueueID]bool
+	targets      []target
+}
+
+func (w *walk) from(x *meta.Exchange) error {
+	if w.seenExchange[x.Name] {
+		return nil
+	}
+	w.seenExchange[x.Name] = true
+	if x.Name == "" {
+		if q := w.view.Queue(w.vhost, string(w.key)); q != nil {
+			w.reach(q)
+		}
+		return nil
+	}
+	if x.Type == "headers" {
+		w.byKey = false
+	}
+	r, err := w.routers.of(w.view, x)
+	if err != nil {
+		return err
+	}
+	hit := false
+	r.match.Match(w.key, w.headers, func(dest int) {
+		hit = true
+		if e := w.follow(r.dests[dest]); e != nil {
+			err = e
+		}
+	})
+	if err == nil && !hit {
+		err = w.alternate(x)
+	}
+	return err
+}
+
+func (w *walk) follow(b *meta.Binding) error {
+	if b.ToExchange {
+		if x := w.view.Exchange(w.vhost, b.Destination); x != nil {
+			return w.from(x)
+		}
+		return nil
+	}
+	if q := w.view.Queue(w.vhost, b.Destination); q != nil {
+		w.reach(q)
+	}
+	return nil
+}
+
+// alternate goes on with the alternate exchange (RabbitMQ, "Alternate
+// Exchanges"); one that does not exist is as good as none.
+func (w *walk) alternate(x *meta.Exchange) error {
+	name, ok := x.Args.String("alternate-exchange")
+	if !ok {
+		return nil
+	}
+	if ae := w.view.Exchange(w.vhost, name); ae != nil {
+		return w.from(ae)
+	}
+	return nil
+}
+
+func (w *walk) reach(q *meta.Queue) {
+	if w.seenQueue[q.ID] {
+		return
+	}
+	w.seenQueue[q.ID] = true
+	for i := range w.targets {
+		if w.targets[i].group == q.Group {
+			w.targets[i].queues = append(w.targets[i].queues, q.ID)
+			return
+		}
+	}
+	w.targets = append(w.targets, target{q.Group, []mq.QueueID{q.ID}})
+}
+
+// headersOf reads a message's headers when a headers exchange asks for them.
+func headersOf(c mq.Content) func() mq.Table {
+	return func() mq.Table {
+		_, _, _, raw, _, err := wire.PeekProperties(c.Properties())
+		if err != nil || len(raw) == 0 {
+			return nil
+		}
+		t, _, err := wire.ParseTable(raw)
+		if err != nil {
+			return nil
+		}
+		return t
+	}
+}

@@ -1,0 +1,377 @@
+package broker
+
+import (
+	"warren/broker/dispatch"
+	"warren/fsm/meta"
+	"warren/fsm/queue"
+	"warren/mq"
+)
+
+// This file is what a leading shard does with the frames of the nodes. Frames
+// for a term that this shard does not lead are dropped: whoever sent them
+// hears of the new leader and sends again.
+
+// batch takes one batch of an outbox in: its settlements give credit back at
+// once, and all of it is proposed.
+func (s *Shard) batch(from mq.NodeID, p *parser) {
+	term := p.uint()
+	o := queue.Origin{Node: uint32(p.uint()), Session: mq.SessionID(p.uint()), Seq: p.uint()}
+	if p.err != nil {
+		s.slog.Warn("malformed batch dropped", "node", from)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lead
+	if l == nil || l.term != term {
+		return
+	}
+	// Checked before it is proposed: a bad peer must not get bytes into the
+	// log that no replica can apply.
+	err := queue.CheckOps(p.b, func(op queue.Op) {
+		if op.Kind == queue.Settle {
+			s.settling(op, o.Session)
+		}
+	})
+	if err != nil {
+		s.slog.Error("batch that cannot be applied refused", "node", from, "seq", o.Seq, "err", err)
+		return
+	}
+	l.origins[o.Node] = from
+	l.proposer.add(part{origin: o, ops: p.b})
+	s.dispatch()
+}
+
+// settlerOf holds what a session settles although nobody here knows of its
+// delivery: an earlier leader handed it out. Consumers count from 1.
+func settlerOf(session mq.SessionID) dispatch.Key { return dispatch.Key{Session: session} }
+
+// settling gives credit back for a range whose settlement has come in and is
+// not committed yet. What an earlier leader handed out counts as checked out
+// until then, or it would be handed out once more. A range can name more than
+// is there (a node decides what it sends): only what is live counts.
+func (s *Shard) settling(op queue.Op, session mq.SessionID) {
+	st := s.state.Queue(op.Queue)
+	q := s.lead.queues[op.Queue]
+	if q == nil {
+		rec := s.topics.View().QueueByID(op.Queue)
+		if rec == nil {
+			return
+		}
+		q = s.queue(rec)
+	}
+	if st == nil {
+		return
+	}
+	var unknown []mq.Seq
+	for seq, ok := st.Next(op.First); ok && seq <= op.Last; seq, ok = st.Next(seq + 1) {
+		if !q.d.Held(seq) {
+			unknown = append(unknown, seq)
+			continue
+		}
+		q.d.Settling(seq)
+	}
+	if len(unknown) > 0 {
+		q.d.Claim(settlerOf(session), unknown, st)
+	}
+	s.lead.touch(q)
+}
+
+// resume takes in what a node's clients are waiting for and what they hold.
+func (s *Shard) resume(from mq.NodeID, p *parser) {
+	term, session := p.uint(), mq.SessionID(p.uint())
+	consumers := parseAttached(p)
+	held := parseHeld(p)
+	if p.err != nil {
+		s.slog.Warn("malformed resume dropped", "node", from)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lead
+	if l == nil || l.term != term {
+		return
+	}
+	s.welcome(from, session)
+	view := s.topics.View()
+	named := map[dispatch.Key]bool{}
+	for _, a := range consumers {
+		rec := view.QueueByID(a.queue)
+		if rec == nil {
+			continue // deleted: its home finds out from its own metadata
+		}
+		a.Session = session
+		named[a.Key] = true
+		if err := s.queue(rec).d.Attach(a.Consumer); err != nil {
+			s.slog.Error("consumer cannot be attached again", "queue", rec.Name, "node", from, "err", err)
+		}
+	}
+	holding := map[mq.QueueID]map[mq.ConsumerID][]mq.Seq{}
+	for _, h := range held {
+		if rec := view.QueueByID(h.queue); rec != nil {
+			s.queue(rec)
+			if holding[h.queue] == nil {
+				holding[h.queue] = map[mq.ConsumerID][]mq.Seq{}
+			}
+			holding[h.queue][h.consumer] = h.seqs
+		}
+	}
+	for id, q := range l.queues {
+		s.reconcile(q, session, named, holding[id])
+	}
+	delete(l.awaiting, from)
+	s.openIfResumed()
+	s.dispatch()
+}
+
+// welcome notes that a node is back, and drops what its earlier session held.
+func (s *Shard) welcome(from mq.NodeID, session mq.SessionID) {
+	l := s.lead
+	for old, node := range l.nodeOf {
+		if node == from && old != session {
+			s.dropSession(old)
+		}
+	}
+	l.homes[from], l.nodeOf[session] = session, from
+	for _, q := range l.queues {
+		q.d.Suspend(session, false)
+	}
+}
+
+// reconcile brings one queue in line with what a node says: consumers that it
+// does not name are gone, what it does not list goes back to its place, what
+// it lists stays checked out.
+func (s *Shard) reconcile(q *ledQueue, session mq.SessionID, named map[dispatch.Key]bool, held map[mq.ConsumerID][]mq.Seq) {
+	st := s.state.Queue(q.id)
+	for _, k := range q.d.Keys(session) {
+		if k == settlerOf(session) {
+			continue // its settlements are on their way through the log
+		}
+		if !named[k] && held[k.Consumer] == nil {
+			q.d.Detach(k, true)
+			continue
+		}
+		q.d.Reconcile(k, held[k.Consumer])
+	}
+	if st != nil {
+		for consumer, seqs := range held {
+			q.d.Claim(dispatch.Key{Session: session, Consumer: consumer}, seqs, st)
+		}
+	}
+	q.d.Suspend(session, false)
+	s.lead.touch(q)
+}
+
+// dropSession ends what a node session had here: it has ended for good.
+func (s *Shard) dropSession(session mq.SessionID) {
+	l := s.lead
+	delete(l.nodeOf, session)
+	for _, q := range l.queues {
+		before := q.d.Consumers()
+		q.d.DropSession(session)
+		l.touch(q)
+		s.noticeUnused(q, before)
+	}
+}
+
+// sessionEnded hears from the metadata that a node session is over.
+func (s *Shard) sessionEnded(session mq.SessionID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead == nil {
+		return
+	}
+	if node, ok := s.lead.nodeOf[session]; ok && s.lead.homes[node] == session {
+		delete(s.lead.homes, node)
+	}
+	s.dropSession(session)
+	s.dispatch()
+}
+
+// noticeUnused says so when the last consumer of an auto-delete queue went.
+func (s *Shard) noticeUnused(q *ledQueue, before int) {
+	if before > 0 && q.d.Consumers() == 0 && q.rec.AutoDelete {
+		s.topics.Unused(q.rec)
+	}
+}
+
+// returned takes unsettled messages back to their place in the queue.
+func (s *Shard) returned(p *parser) {
+	term, session := p.uint(), mq.SessionID(p.uint())
+	held := parseHeld(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lead
+	if p.err != nil || l == nil || l.term != term {
+		return // the next resume tells
+	}
+	for _, h := range held {
+		if q := l.queues[h.queue]; q != nil {
+			q.d.Return(dispatch.Key{Session: session, Consumer: h.consumer}, h.seqs)
+			s.stats.Returned += uint64(len(h.seqs))
+			l.touch(q)
+		}
+	}
+	s.dispatch()
+}
+
+// credit hears that clients' sockets took deliveries.
+func (s *Shard) credit(p *parser) {
+	term, session := p.uint(), mq.SessionID(p.uint())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lead
+	for len(p.b) > 0 && p.err == nil {
+		id, c := mq.QueueID(p.uint()), mq.ConsumerID(p.uint())
+		messages, bytes := int(p.uint()), int(p.uint())
+		if p.err != nil || l == nil || l.term != term {
+			return
+		}
+		if q := l.queues[id]; q != nil {
+			q.d.Link(dispatch.Key{Session: session, Consumer: c}, messages, bytes)
+			l.touch(q)
+		}
+	}
+	s.dispatch()
+}
+
+// serve answers a question about this group.
+func (s *Shard) serve(a asked, kind byte, p *parser) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead == nil {
+		a.notLead()
+		return
+	}
+	id := mq.QueueID(p.uint())
+	view := s.topics.View()
+	rec := view.QueueByID(id)
+	switch {
+	case p.err != nil:
+		a.fail(errFrame)
+	case rec == nil && uint64(id)>>12 > view.Index():
+		a.tryAgain() // declared, but not yet applied here
+	case rec == nil:
+		a.fail(mq.Errorf(mq.NotFound, "queue was deleted"))
+	case kind == callAttach:
+		s.attach(a, rec, p)
+	case kind == callDetach:
+		s.detach(a, rec, p)
+	case kind == callGet:
+		s.get(a, rec, p)
+	case kind == callStat:
+		st := s.stat(id)
+		a.ok(appendUint(appendUint(appendUint(nil, st.Ready), st.Unacked), uint64(st.Consumers)))
+	case kind == callPurge:
+		s.purge(a, rec)
+	default:
+		a.fail(errFrame)
+	}
+}
+
+func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
+	session := mq.SessionID(p.uint())
+	at := parseAttachedOne(p)
+	if p.err != nil {
+		a.fail(errFrame)
+		return
+	}
+	if s.lead.homes[a.from] != session {
+		a.tryAgain() // its resume is still on the way, and would not know this consumer
+		return
+	}
+	at.Session = session
+	q := s.queue(rec)
+	if err := q.d.Attach(at.Consumer); err != nil {
+		a.fail(mq.Errorf(mq.AccessRefused, "queue '%s' in vhost '%s' in exclusive use", rec.Name, rec.VHost))
+		return
+	}
+	a.ok(nil)
+	s.lead.touch(q)
+	s.dispatch()
+}
+
+func (s *Shard) detach(a asked, rec *meta.Queue, p *parser) {
+	k := dispatch.Key{Session: mq.SessionID(p.uint()), Consumer: mq.ConsumerID(p.uint())}
+	requeue := p.bool()
+	if p.err != nil {
+		a.fail(errFrame)
+		return
+	}
+	q := s.queue(rec)
+	before := q.d.Consumers()
+	q.d.Detach(k, requeue)
+	a.ok(nil)
+	s.noticeUnused(q, before)
+	s.lead.touch(q)
+	s.dispatch()
+}
+
+// getRequest is a basic.get that waits for its turn in dispatch.
+type getRequest struct {
+	asked asked
+	key   dispatch.Key
+	noAck bool
+}
+
+func (s *Shard) get(a asked, rec *meta.Queue, p *parser) {
+	g := getRequest{asked: a, key: dispatch.Key{Session: mq.SessionID(p.uint()), Consumer: mq.ConsumerID(p.uint())}, noAck: p.bool()}
+	if p.err != nil {
+		a.fail(errFrame)
+		return
+	}
+	if s.lead.homes[a.from] != g.key.Session {
+		a.tryAgain()
+		return
+	}
+	q := s.queue(rec)
+	q.gets = append(q.gets, g)
+	s.lead.touch(q)
+	s.dispatch()
+}
+
+// purge proposes to drop what is ready: everything up to now that is not
+// checked out.
+func (s *Shard) purge(a asked, rec *meta.Queue) {
+	l, st := s.lead, s.state.Queue(rec.ID)
+	switch {
+	case !l.opened:
+		a.tryAgain() // not known yet what is checked out
+		return
+	case st == nil:
+		a.ok(appendUint(nil, 0))
+		return
+	}
+	l.tokens++
+	l.purges[l.tokens] = a
+	ops := queue.AppendPurge(nil, rec.ID, st.Last(), s.queue(rec).d.HeldSeqs(), l.tokens)
+	l.proposer.add(part{ops: ops, own: true})
+}
+
+// queueDeleted hears from the metadata that a queue is gone.
+func (s *Shard) queueDeleted(id mq.QueueID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead == nil {
+		return
+	}
+	s.forgetQueue(id)
+	s.lead.proposer.add(part{ops: queue.AppendDelete(nil, id), own: true})
+}
+
+// sweep deletes queues that the metadata no longer has: a queue can be left
+// behind when its deletion and a change of leader meet.
+func (s *Shard) sweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead == nil {
+		return
+	}
+	view := s.topics.View()
+	for _, id := range s.state.Queues() {
+		if view.QueueByID(id) == nil && uint64(id)>>12 <= view.Index() {
+			s.forgetQueue(id)
+			s.lead.proposer.add(part{ops: queue.AppendDelete(nil, id), own: true})
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package broker
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"warren/fsm/meta"
+	"warren/fsm/queue"
+	"warren/mq"
+	"warren/storage/segment"
+)
+
+// Topics is what a shard asks of the metadata and says to it.
+type Topics interface {
+	View() *meta.View
+	// Unused says that the last consumer of an auto-delete queue has gone. Must not block.
+	Unused(q *meta.Queue)
+}
+
+// Shard is one group's queues on one node: the state machine that its log
+// drives, the bodies, and, while this node leads the log, the dispatch to
+// consumers on all nodes.
+type Shard struct {
+	group  mq.GroupID
+	lane   Lane
+	topics Topics
+	slog   *slog.Logger
+	nowMs  func() int64
+	ready  chan struct{} // closed once log is set
+
+	mu      sync.Mutex // held for one batch of entries or one frame, never over I/O
+	log     Log
+	state   *queue.State
+	bodies  *segment.Store
+	fx      queue.Effects // scratch of Apply
+	applied uint64
+	lead    *lead // nil while another node leads
+	stats   ShardStats
+}
+
+// ShardStats counts what a shard did as a leader.
+type ShardStats struct {
+	Enqueued, Delivered, Redelivered, Settled, Returned, Expired uint64
+}
+
+// NewShard returns a shard with no messages and no log; Start gives it one.
+func NewShard(g mq.GroupID, lane Lane, topics Topics, nowMs func() int64, log *slog.Logger) *Shard {
+	return &Shard{
+		group: g, lane: lane, topics: topics, nowMs: nowMs, ready: make(chan struct{}),
+		slog:  log.With("group", uint64(g)),
+		state: queue.New(), bodies: segment.NewStore(),
+	}
+}
+
+// Start gives the shard its log. Entries may be applied before it.
+func (s *Shard) Start(log Log) {
+	s.mu.Lock()
+	s.log = log
+	s.mu.Unlock()
+	close(s.ready)
+}
+
+// Apply takes committed entries. Every replica comes to the same state; the
+// leader also answers the nodes that sent the batches, and dispatches.
+func (s *Shard) Apply(batch []Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range batch {
+		e := &batch[i]
+		s.fx.Reset()
+		if err := s.state.Apply(e.Term, e.Data, &s.fx); err != nil {
+			// No version of ours wrote this, and skipping it would make this
+			// replica differ from the others.
+			panic(fmt.Sprintf("group %d: entry %d of term %d cannot be applied: %v", s.group, e.Index, e.Term, err))
+		}
+		s.applied = e.Index
+		s.keepBodies()
+		if s.lead != nil {
+			s.lead.applied(s, &s.fx)
+		}
+	}
+	if s.lead != nil {
+		s.lead.sendResults(s)
+		s.dispatch()
+	}
+}
+
+// keepBodies brings the bodies in line with what the entry did. Both halves
+// can be repeated, so replaying the log after a restart is normal.
+func (s *Shard) keepBodies() {
+	for i := range s.fx.Enqueued {
+		m := &s.fx.Enqueued[i]
+		s.bodies.Put(uint64(m.Queue), uint64(m.Seq), m.Flags, m.Priority, m.ExpiryMs, m.Content)
+	}
+	for i := range s.fx.Settled {
+		r := &s.fx.Settled[i]
+		s.bodies.Drop(uint64(r.Queue), uint64(r.First), uint64(r.Last))
+	}
+	for _, q := range s.fx.Deleted {
+		s.bodies.DropQueue(uint64(q))
+	}
+}
+
+// Applied is the index of the last entry that this replica has applied.
+func (s *Shard) Applied() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied
+}
+
+// Leading reports whether this node dispatches the group, and in which term.
+func (s *Shard) Leading() (term uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead == nil {
+		return 0, false
+	}
+	return s.lead.term, true
+}
+
+// Stats returns a copy of the counters.
+func (s *Shard) Stats() ShardStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats
+}
+
+// QueueStat is how full a queue is.
+type QueueStat struct {
+	Ready, Unacked uint64
+	Consumers      uint32
+}
+
+// stat runs with mu held.
+func (s *Shard) stat(id mq.QueueID) (st QueueStat) {
+	if q := s.state.Queue(id); q != nil {
+		st.Ready = q.Count()
+	}
+	if s.lead == nil {
+		return st
+	}
+	if l := s.lead.queues[id]; l != nil {
+		st.Unacked = min(uint64(l.d.Unacked()), st.Ready)
+		st.Ready -= st.Unacked
+		st.Consumers = uint32(l.d.Consumers())
+	}
+	return st
+}
+
+// Stat returns the counts of a queue as this replica knows them; unacked and
+// consumers are known to the leader only.
+func (s *Shard) Stat(id mq.QueueID) QueueStat {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stat(id)
+}

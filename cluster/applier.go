@@ -1,0 +1,205 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"warren/storage/snapshot"
+)
+
+// applier is the raft.BatchingFSM around a Machine. Being a batching one is
+// not about speed only: a plain FSM never sees membership entries, and Raft
+// then refuses to snapshot an idle group after every membership change.
+//
+// Raft calls ApplyBatch, Snapshot and Restore from one goroutine; Restore also
+// from NewRaft, before that goroutine exists.
+type applier struct {
+	machine Machine
+	fatal   func(error)
+	// onRestore hears of every snapshot that Raft wants restored, before it is
+	// (an error refuses it); the function it answers is called after it.
+	onRestore func(m raft.SnapshotMeta) (after func(), err error)
+	// onApplied hears of every batch: how many real entries of how many bytes,
+	// and the index of the last entry of any kind.
+	onApplied func(entries int, bytes int64, last uint64)
+
+	entries []Entry // reused between batches
+
+	starting   atomic.Bool // NewRaft runs: another snapshot may take the place of a bad one
+	config     atomic.Pointer[configuration]
+	applied    atomic.Uint64 // newest index that the Machine has applied
+	seen       uint64        // newest index of this run; lags behind applied while a restarted Raft replays
+	bytesSince atomic.Int64  // entry bytes since the last snapshot
+	countSince atomic.Int64
+
+	watching sync.Mutex
+	changed  chan struct{} // closed and replaced when applied moves; nil while nobody waits
+}
+
+// configuration is a committed membership and the index of its entry.
+type configuration struct {
+	index   uint64
+	servers []raft.Server
+}
+
+// errReplaying refuses a snapshot while a Raft that was restarted in place
+// replays entries that the Machine has already applied: Raft would label the
+// Machine's newer state with its older index.
+var errReplaying = errors.New("no snapshot while entries are replayed")
+
+// Apply is required by raft.FSM; Raft prefers ApplyBatch.
+func (a *applier) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch hands the commands among logs to the Machine. Membership entries
+// and our own no-ops (commands without data) need a slot in the answer only.
+func (a *applier) ApplyBatch(logs []*raft.Log) []any {
+	results := make([]any, len(logs))
+	applied := a.applied.Load()
+	a.entries = a.entries[:0]
+	first, bytes := -1, int64(0)
+	flush := func() {
+		if len(a.entries) == 0 {
+			return
+		}
+		answers := a.machine.Apply(a.entries)
+		if len(answers) != len(a.entries) {
+			panic(fmt.Sprintf("machine answered %d results to %d entries", len(answers), len(a.entries)))
+		}
+		copy(results[first:], answers)
+		clear(a.entries) // do not keep the data alive
+		a.entries, first = a.entries[:0], -1
+	}
+	count := 0
+	for i, l := range logs {
+		if l.Type == raft.LogConfiguration {
+			a.config.Store(&configuration{l.Index, raft.DecodeConfiguration(l.Data).Servers})
+		}
+		if l.Type != raft.LogCommand || len(l.Data) == 0 || l.Index <= applied {
+			flush() // results of a run of entries are copied as one piece
+			continue
+		}
+		if first < 0 {
+			first = i
+		}
+		a.entries = append(a.entries, Entry{Index: l.Index, Term: l.Term, Data: l.Data})
+		bytes += int64(len(l.Data))
+		count++
+	}
+	flush()
+	last := logs[len(logs)-1].Index
+	a.seen = last
+	a.bytesSince.Add(bytes)
+	a.countSince.Add(int64(count))
+	if last > applied {
+		a.setApplied(last)
+	}
+	a.onApplied(count, bytes, last)
+	return results
+}
+
+func (a *applier) setApplied(index uint64) {
+	a.watching.Lock()
+	a.applied.Store(index)
+	changed := a.changed
+	a.changed = nil
+	a.watching.Unlock()
+	if changed != nil {
+		close(changed)
+	}
+}
+
+// watch returns the applied index, and a mailbox that is closed once it moves.
+func (a *applier) watch() (uint64, <-chan struct{}) {
+	a.watching.Lock()
+	defer a.watching.Unlock()
+	if a.changed == nil {
+		a.changed = make(chan struct{})
+	}
+	return a.applied.Load(), a.changed
+}
+
+// Snapshot captures the Machine for Raft.
+func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
+	if a.seen < a.applied.Load() {
+		return nil, errReplaying
+	}
+	s, err := a.machine.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	a.bytesSince.Store(0)
+	a.countSince.Store(0)
+	return capturedSnapshot{s}, nil
+}
+
+// Restore replaces the Machine's state. During NewRaft an error makes Raft try
+// the snapshot before; later there is no way back, since the Machine has lost
+// its state already: the process ends.
+func (a *applier) Restore(rc io.ReadCloser) error {
+	err := a.restore(rc)
+	if err != nil && !a.starting.Load() {
+		a.fatal(err)
+	}
+	return err
+}
+
+func (a *applier) restore(rc io.ReadCloser) error {
+	meta, ok := snapshotMeta(rc)
+	if !ok {
+		return fmt.Errorf("restore: not a reader of our snapshot store: %T", rc)
+	}
+	after, err := a.onRestore(meta)
+	if err != nil {
+		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
+	}
+	if err := a.machine.Restore(rc); err != nil {
+		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
+	}
+	// The checksum is checked at the end of the file: the state counts only
+	// once the reader has said io.EOF.
+	n, err := io.Copy(io.Discard, rc)
+	if err != nil {
+		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
+	}
+	if n != 0 {
+		return fmt.Errorf("restore snapshot %s: the machine left %d bytes unread", meta.ID, n)
+	}
+	a.seen = meta.Index
+	a.config.Store(&configuration{meta.ConfigurationIndex, meta.Configuration.Servers})
+	a.bytesSince.Store(0)
+	a.countSince.Store(0)
+	a.setApplied(meta.Index)
+	after()
+	return nil
+}
+
+// snapshotMeta finds our snapshot store's reader below Raft's counting one.
+func snapshotMeta(rc io.ReadCloser) (raft.SnapshotMeta, bool) {
+	for {
+		switch r := rc.(type) {
+		case *snapshot.Reader:
+			return r.Meta(), true
+		case raft.ReadCloserWrapper:
+			rc = r.WrappedReadCloser()
+		default:
+			return raft.SnapshotMeta{}, false
+		}
+	}
+}
+
+// capturedSnapshot is a Machine's Snapshot as Raft wants it.
+type capturedSnapshot struct{ Snapshot }
+
+// Persist writes the state. Raft closes or cancels the sink after us as well;
+// the sink bears that.
+func (c capturedSnapshot) Persist(sink raft.SnapshotSink) error {
+	if _, err := c.WriteTo(sink); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}

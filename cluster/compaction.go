@@ -1,0 +1,89 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// snapshotBytes of log since the last snapshot ask for the next one; a
+	// bigger last snapshot raises that to its own size, so that a deep queue is
+	// not written again and again.
+	snapshotBytes = 256 << 20
+	// snapshotEvery with at least snapshotEntriesMin entries asks for one, too.
+	snapshotEvery      = 10 * time.Minute
+	snapshotEntriesMin = 1000
+)
+
+// snapshotCounters are figures of a group's snapshots.
+type snapshotCounters struct {
+	taken, failed, lastIndex atomic.Uint64
+	lastBytes                atomic.Int64
+}
+
+// compact takes snapshots when the log has grown or aged. Groups of a node are
+// spread over the interval by their number.
+func (g *Group) compact(ctx context.Context) {
+	every := snapshotEvery + time.Duration(g.gid*37%120)*time.Second
+	aged := time.NewTicker(every)
+	defer aged.Stop()
+	for {
+		select {
+		case <-g.grown:
+			if g.apply.bytesSince.Load() < g.snapshotThreshold() {
+				continue
+			}
+		case <-aged.C:
+			if g.apply.countSince.Load() < snapshotEntriesMin {
+				continue
+			}
+		case <-ctx.Done():
+			return
+		}
+		r := g.raft.Load()
+		if r == nil {
+			continue
+		}
+		if err := g.snapshotNow(ctx, r); err != nil && !errors.Is(err, ErrGroupClosed) {
+			g.log.Error("snapshot", "err", err)
+		}
+	}
+}
+
+func (g *Group) snapshotThreshold() int64 {
+	return max(snapshotBytes, g.snapshots.lastBytes.Load())
+}
+
+func (g *Group) snapshotNow(ctx context.Context, r *groupRaft) error {
+	answer := make(chan error, 1)
+	go func() {
+		f := r.Raft.Snapshot()
+		err := f.Error()
+		if err == nil {
+			g.countSnapshot(f)
+		}
+		answer <- err
+	}()
+	err := r.await(ctx, answer)
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	if err != nil {
+		g.snapshots.failed.Add(1)
+		return fmt.Errorf("snapshot group %d: %w", g.gid, err)
+	}
+	return nil
+}
+
+func (g *Group) countSnapshot(f raft.SnapshotFuture) {
+	g.snapshots.taken.Add(1)
+	if list, err := g.stores.snapshots.List(); err == nil && len(list) > 0 {
+		g.snapshots.lastIndex.Store(list[0].Index)
+		g.snapshots.lastBytes.Store(list[0].Size)
+	}
+}

@@ -1,0 +1,164 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	probeTimeout = 300 * time.Millisecond
+	// probeFastEvery and probeFastMax: a dying process closes its sockets one by
+	// one, the port maybe last.
+	probeFastEvery = 10 * time.Millisecond
+	probeFastMax   = 20
+	probeSlowEvery = time.Second
+	// rankStep is what each rank of followers waits for the one before.
+	rankStep = 50 * time.Millisecond
+	// electionMax is how long an election that is under way is given.
+	electionMax = 150 * time.Millisecond
+	// gossipDeadMin is how long gossip must call a node dead to be believed.
+	gossipDeadMin = 10 * time.Second
+)
+
+// morgue finds out which peers have crashed: the lane broke and the port
+// refuses connections, so that nothing of the process is left. A peer that
+// hangs, or cannot be reached, is not crashed.
+type morgue struct {
+	log     *slog.Logger
+	addrs   func(id string) []string
+	laneUp  func(id string) bool
+	crashed func(ctx context.Context, id string) // once per crash, on a goroutine of its own
+
+	mu       sync.Mutex
+	dead     map[string]bool
+	watching map[string]bool
+	ended    bool
+	work     sync.WaitGroup
+}
+
+func newMorgue(log *slog.Logger) *morgue {
+	return &morgue{log: log, dead: map[string]bool{}, watching: map[string]bool{}}
+}
+
+func (m *morgue) isDead(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead[id]
+}
+
+// alive notes a sign of life.
+func (m *morgue) alive(id string) {
+	m.mu.Lock()
+	delete(m.dead, id)
+	m.mu.Unlock()
+}
+
+// watch probes a peer without a lane until it has one again.
+func (m *morgue) watch(ctx context.Context, id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.watching[id] || m.ended {
+		return
+	}
+	m.watching[id] = true
+	m.work.Go(func() {
+		m.probe(ctx, id)
+		m.mu.Lock()
+		delete(m.watching, id)
+		m.mu.Unlock()
+	})
+}
+
+func (m *morgue) probe(ctx context.Context, id string) {
+	for n := 0; !m.laneUp(id); n++ {
+		if m.refuses(ctx, id) && !m.laneUp(id) {
+			m.mu.Lock()
+			news := !m.dead[id]
+			m.dead[id] = true
+			m.mu.Unlock()
+			if news {
+				m.log.Warn("peer crashed: its port refuses connections", "peer", id)
+				m.work.Go(func() { m.crashed(ctx, id) })
+			}
+			n = probeFastMax
+		}
+		wait := probeFastEvery
+		if n >= probeFastMax {
+			wait = probeSlowEvery
+		}
+		if !rest(ctx, wait) {
+			return
+		}
+	}
+}
+
+// refuses reports whether every known address of a peer refuses.
+func (m *morgue) refuses(ctx context.Context, id string) bool {
+	addrs := m.addrs(id)
+	for _, addr := range addrs {
+		d := net.Dialer{Timeout: probeTimeout}
+		c, err := d.DialContext(ctx, "tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return false
+		}
+	}
+	return len(addrs) > 0
+}
+
+func (m *morgue) close() {
+	m.mu.Lock()
+	m.ended = true
+	m.mu.Unlock()
+	m.work.Wait()
+}
+
+// succeed stands for election in the groups that a crashed node led, in the
+// order of the followers' ids.
+func (c *Cluster) succeed(ctx context.Context, id string) {
+	c.callers.cut(id)
+	var work sync.WaitGroup
+	for _, g := range c.groups.all() {
+		leader, term, _ := g.Leader()
+		if r := g.raft.Load(); r != nil && leader == id {
+			rank := slices.Index(c.heirs(g.voters(r), id), c.id)
+			if rank >= 0 {
+				work.Go(func() { c.stand(ctx, g, id, term, rank) })
+			}
+		}
+	}
+	work.Wait()
+}
+
+// heirs are the voters that may stand, in order.
+func (c *Cluster) heirs(voters []string, crashed string) []string {
+	heirs := slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == crashed || c.morgue.isDead(v) })
+	slices.Sort(heirs)
+	return heirs
+}
+
+func (c *Cluster) stand(ctx context.Context, g *Group, crashed string, term uint64, rank int) {
+	if !rest(ctx, time.Duration(rank)*rankStep) {
+		return
+	}
+	leader, now, _ := g.Leader()
+	if now != term && leader == "" { // an earlier rank's election
+		if !rest(ctx, electionMax) {
+			return
+		}
+		leader, _, _ = g.Leader()
+	}
+	if leader != "" && leader != crashed {
+		return
+	}
+	c.log.Info("standing for election: the leader crashed", "group", g.gid, "leader", crashed)
+	g.InjectTimeoutNow()
+}

@@ -1,0 +1,118 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// groupTable is the node's open groups, and the transports that requests find
+// them by. A group without a transport is between two runs of its Raft.
+type groupTable struct {
+	mu         sync.Mutex
+	groups     map[uint64]*Group // nil while the group is being opened
+	transports map[uint64]*transport
+}
+
+func (t *groupTable) reserve(gid uint64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if old, ok := t.groups[gid]; ok && (old == nil || !old.closing.Load()) {
+		return fmt.Errorf("group %d is open already", gid)
+	}
+	t.groups[gid] = nil
+	return nil
+}
+
+func (t *groupTable) put(gid uint64, g *Group) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if g == nil {
+		delete(t.groups, gid)
+		return
+	}
+	t.groups[gid] = g
+}
+
+// all are the open groups in order of their number.
+func (t *groupTable) all() []*Group {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	open := slices.DeleteFunc(slices.Collect(maps.Values(t.groups)), func(g *Group) bool {
+		return g == nil || g.closing.Load()
+	})
+	slices.SortFunc(open, func(a, b *Group) int { return cmp.Compare(a.gid, b.gid) })
+	return open
+}
+
+func (t *groupTable) transport(gid uint64) *transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.transports[gid]
+}
+
+func (t *groupTable) register(tr *transport) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.transports[tr.gid] = tr
+}
+
+// deregister takes tr out, unless a later run's transport has its place.
+func (t *groupTable) deregister(tr *transport) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.transports[tr.gid] == tr {
+		delete(t.transports, tr.gid)
+	}
+}
+
+// newTransport makes and registers a transport for one run of a group's Raft.
+// hold keeps it from voting for one heartbeat timeout: a node that was just
+// restarted does not know which leader it promised its silence to.
+func (c *Cluster) newTransport(gid uint64, hold bool) *transport {
+	t := &transport{
+		gid: gid, self: c.id, calls: c.callers, gone: c.groups.deregister,
+		callMax: max(c.cfg.HeartbeatTimeout, time.Second),
+		dialBulk: func(ctx context.Context, id string) (bulkConn, error) {
+			return c.dial(ctx, id, roleBulk)
+		},
+	}
+	if hold {
+		t.notBefore = time.Now().Add(c.cfg.HeartbeatTimeout)
+	}
+	t.start()
+	c.groups.register(t)
+	return t
+}
+
+// OpenGroup opens the node's replica of a group, with the state that the data
+// directory has of it, and starts it. Close ends it; so does the Cluster's.
+func (c *Cluster) OpenGroup(gid uint64, m Machine, o GroupOptions) (*Group, error) {
+	if err := c.groups.reserve(gid); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(c.cfg.DataDir, groupsDir)
+	hold := hasGroup(dir, gid) && len(o.Bootstrap) != 1
+	seat := groupSeat{
+		id: c.id, dir: dir, log: c.log, fatal: c.cfg.Fatal,
+		profile: groupProfile{heartbeat: c.cfg.HeartbeatTimeout, cacheMax: c.cfg.LogCacheBytes},
+		transport: func(gid uint64) groupTransport {
+			t := c.newTransport(gid, hold)
+			hold = true // a later run in place knows no leader either
+			return t
+		},
+	}
+	g, err := openGroup(context.WithoutCancel(c.life), seat, gid, m, o)
+	c.groups.put(gid, g)
+	return g, err
+}
+
+// HasGroup reports whether the data directory has state of a group.
+func (c *Cluster) HasGroup(gid uint64) bool {
+	return hasGroup(filepath.Join(c.cfg.DataDir, groupsDir), gid)
+}

@@ -1,0 +1,352 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// memNet connects the groups of a test by channels.
+type memNet struct {
+	mu    sync.Mutex
+	nodes map[string]*memTransport
+	cut   map[string]bool
+}
+
+// memTransport is Raft's own in-memory transport with what a group asks for besides.
+type memTransport struct {
+	*raft.InmemTransport
+	net *memNet
+	id  string
+}
+
+func (t *memTransport) lease(uint64, []string, string, time.Duration) bool { return true }
+func (t *memTransport) injectTimeoutNow()                                  {}
+
+// AppendEntriesPipeline is refused, as by the real transport.
+func (t *memTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+func (n *memNet) join(id string) *memTransport {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, in := raft.NewInmemTransportWithTimeout(raft.ServerAddress(id), 500*time.Millisecond)
+	t := &memTransport{InmemTransport: in, net: n, id: id}
+	n.nodes[id] = t
+	n.connect()
+	return t
+}
+
+// isolate cuts a node off, or lets it back.
+func (n *memNet) isolate(id string, cut bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut[id] = cut
+	n.connect()
+}
+
+func (n *memNet) connect() {
+	for a, t := range n.nodes {
+		for b, u := range n.nodes {
+			if a == b {
+				continue
+			}
+			if n.cut[a] || n.cut[b] {
+				t.Disconnect(raft.ServerAddress(b))
+			} else {
+				t.Connect(raft.ServerAddress(b), u.InmemTransport)
+			}
+		}
+	}
+}
+
+// journal is a Machine that writes down what it is told.
+type journal struct {
+	mu      sync.Mutex
+	entries []string
+	indexes []uint64
+	roles   []string // "lead 2", "follow"
+	refuse  error    // Restore answers it
+}
+
+func (j *journal) Apply(batch []Entry) []any {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	results := make([]any, len(batch))
+	for i, e := range batch {
+		j.entries = append(j.entries, string(e.Data))
+		j.indexes = append(j.indexes, e.Index)
+		results[i] = "did " + string(e.Data)
+	}
+	return results
+}
+
+type journalSnapshot struct{ text []byte }
+
+func (s journalSnapshot) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(s.text)
+	return int64(n), err
+}
+func (journalSnapshot) Release() {}
+
+func (j *journal) Snapshot() (Snapshot, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var b bytes.Buffer
+	for i, e := range j.entries {
+		b.Write(binary.LittleEndian.AppendUint64(nil, j.indexes[i]))
+		b.WriteString(e + "\n")
+	}
+	return journalSnapshot{b.Bytes()}, nil
+}
+
+func (j *journal) Restore(r io.Reader) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.entries, j.indexes = nil, nil
+	if j.refuse != nil {
+		return j.refuse
+	}
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	for len(b) > 0 {
+		end := 8 + bytes.IndexByte(b[8:], '\n')
+		j.indexes = append(j.indexes, binary.LittleEndian.Uint64(b))
+		j.entries = append(j.entries, string(b[8:end]))
+		b = b[end+1:]
+	}
+	return nil
+}
+
+func (j *journal) Lead(term uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.roles = append(j.roles, fmt.Sprintf("lead %d, %d applied", term, len(j.entries)))
+}
+
+func (j *journal) Follow() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.roles = append(j.roles, "follow")
+}
+
+func (j *journal) read() (entries, roles []string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.entries), slices.Clone(j.roles)
+}
+
+// memNode is one member of a memCluster.
+type memNode struct {
+	id      string
+	dir     string
+	machine *journal
+	group   *Group // nil while it is down
+	fatal   chan error
+}
+
+// memCluster is one group on several nodes in one process.
+type memCluster struct {
+	t     *testing.T
+	net   *memNet
+	opts  GroupOptions
+	nodes []*memNode
+}
+
+const testGroup = 5
+
+// newMemCluster prepares n nodes; the first founders of them start the group.
+func newMemCluster(t *testing.T, n, founders int, meta bool) *memCluster {
+	c := &memCluster{t: t, net: &memNet{nodes: map[string]*memTransport{}, cut: map[string]bool{}}, opts: GroupOptions{Meta: meta}}
+	for i := range n {
+		id := string(rune('a' + i))
+		if i < founders {
+			c.opts.Bootstrap = append(c.opts.Bootstrap, id)
+		}
+		c.nodes = append(c.nodes, &memNode{id: id, dir: t.TempDir(), fatal: make(chan error, 8)})
+	}
+	return c
+}
+
+func (c *memCluster) open(n *memNode) error {
+	n.machine = &journal{}
+	o := c.opts
+	if !slices.Contains(o.Bootstrap, n.id) {
+		o.Bootstrap = nil
+	}
+	log := slog.New(slog.DiscardHandler)
+	if testing.Verbose() && os.Getenv("RAFT_LOG") != "" {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", n.id)
+	}
+	g, err := openGroup(c.t.Context(), groupSeat{
+		id: n.id, dir: n.dir, log: log,
+		fatal:     func(err error) { n.fatal <- err },
+		profile:   groupProfile{heartbeat: time.Second},
+		transport: func(uint64) groupTransport { return c.net.join(n.id) },
+	}, testGroup, n.machine, o)
+	n.group = g
+	return err
+}
+
+func (c *memCluster) start() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		if err := c.open(n); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+func (c *memCluster) stop() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		c.close(n)
+	}
+}
+
+func (c *memCluster) close(n *memNode) {
+	c.t.Helper()
+	if n.group == nil {
+		return
+	}
+	if err := n.group.Close(c.t.Context()); err != nil {
+		c.t.Errorf("close %s: %v", n.id, err)
+	}
+	n.group = nil
+}
+
+// eventually waits, on the bubble's clock, until f is true.
+func (c *memCluster) eventually(what string, f func() bool) {
+	c.t.Helper()
+	limit := time.Now().Add(60 * time.Second)
+	for !f() {
+		if time.Now().After(limit) {
+			c.t.Fatalf("not within a minute: %s", what)
+		}
+		pause(time.Millisecond)
+	}
+}
+
+// pause lets the bubble's clock run.
+func pause(d time.Duration) { <-time.After(d) }
+
+// leader waits for a node that was told to lead.
+func (c *memCluster) leader(among ...*memNode) (leader *memNode) {
+	c.t.Helper()
+	if len(among) == 0 {
+		among = c.nodes
+	}
+	c.eventually("a leader", func() bool {
+		for _, n := range among {
+			if n.group == nil {
+				continue
+			}
+			if _, ok := n.group.Leading(); ok {
+				leader = n
+				return true
+			}
+		}
+		return false
+	})
+	return leader
+}
+
+func (c *memCluster) others(not *memNode) (others []*memNode) {
+	for _, n := range c.nodes {
+		if n != not {
+			others = append(others, n)
+		}
+	}
+	return others
+}
+
+// propose puts one entry into the log and waits for its result.
+func propose(g *Group, text string) (any, error) {
+	type answer struct {
+		result any
+		err    error
+	}
+	done := make(chan answer, 1)
+	g.Propose([]byte(text), func(r any, err error) { done <- answer{r, err} })
+	a := <-done
+	return a.result, a.err
+}
+
+func (c *memCluster) mustPropose(n *memNode, text string) {
+	c.t.Helper()
+	if _, err := propose(n.group, text); err != nil {
+		c.t.Fatalf("propose %q: %v", text, err)
+	}
+}
+
+func (c *memCluster) mustProposeMany(n *memNode, prefix string, count int) {
+	c.t.Helper()
+	var wg sync.WaitGroup
+	for i := range count {
+		wg.Add(1)
+		n.group.Propose([]byte(fmt.Sprintf("%s%d", prefix, i)), func(_ any, err error) {
+			if err != nil {
+				c.t.Errorf("propose %s%d: %v", prefix, i, err)
+			}
+			wg.Done()
+		})
+	}
+	wg.Wait()
+}
+
+// converged waits until all nodes that are up have applied the same entries as n.
+func (c *memCluster) converged(n *memNode) {
+	c.t.Helper()
+	c.eventually("every replica has applied the same", func() bool {
+		want, _ := n.machine.read()
+		for _, o := range c.nodes {
+			if o.group == nil {
+				continue
+			}
+			if got, _ := o.machine.read(); !slices.Equal(got, want) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// alternates checks the promise that there is a follow between two leads.
+func alternates(t *testing.T, roles []string) {
+	t.Helper()
+	for i, r := range roles {
+		if lead := strings.HasPrefix(r, "lead"); lead != (i%2 == 0) {
+			t.Fatalf("leads and follows do not alternate: %q", roles)
+		}
+	}
+}
+
+// bubble runs a test on fake time.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+var errTest = errors.New("for the test")
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -1,0 +1,277 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"warren/storage/raftlog"
+	"warren/storage/snapshot"
+	"warren/storage/vfs"
+)
+
+// snapshotsKept is how many snapshots a group keeps: the newest, and the one
+// before it in case the newest turns out to be damaged.
+const snapshotsKept = 2
+
+// drainOnEndMax is how long the end of a run waits for answers of Raft that
+// are on their way, before it answers with ErrGroupClosed itself.
+const drainOnEndMax = 200 * time.Millisecond
+
+// GroupOptions say how a group is opened.
+type GroupOptions struct {
+	// Bootstrap lists the node ids that the group starts with, the same on
+	// each of them. It is used only if this node has no state of the group.
+	Bootstrap []string
+	// Meta marks the metadata group: followers apply an entry within a round
+	// trip instead of with the next one, and the log keeps more of its past.
+	Meta bool
+}
+
+// groupTransport is what a group needs of the wire: Raft's transport, and what
+// is known there about answers and peers.
+type groupTransport interface {
+	raft.Transport
+	raft.WithClose
+	// lease reports whether a quorum of voters, self included, answered with
+	// success in term to something sent less than window ago.
+	lease(term uint64, voters []string, selfID string, window time.Duration) bool
+	// injectTimeoutNow hands a TimeoutNow to this node's own Raft.
+	injectTimeoutNow()
+}
+
+// groupProfile is the timing of a node's groups.
+type groupProfile struct {
+	heartbeat time.Duration // also the election timeout and the leader's lease
+	cacheMax  int64         // bytes of the newest entries that each group keeps in memory
+}
+
+// groupSeat is what a node gives to a group that it opens.
+type groupSeat struct {
+	id        string // this node's; also its Raft address
+	dir       string // the folder of all groups: dir/%08x/{log.bolt,snapshots/}
+	log       *slog.Logger
+	fatal     func(error) // ends the process; see raftlog.Options
+	profile   groupProfile
+	transport func(gid uint64) groupTransport // a fresh one for each run of Raft
+}
+
+// groupStores are a group's files.
+type groupStores struct {
+	log       *raftlog.Bolt
+	snapshots *snapshot.Store
+}
+
+func (s *groupStores) close() error { return s.log.Close() }
+
+// openGroup opens gid's stores, bootstraps it if it is fresh and asked to, and
+// starts Raft. The group lives until Close; ctx only carries values.
+func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o GroupOptions) (*Group, error) {
+	log := seat.log.With("group", gid)
+	stores, err := openStores(seat, gid, log)
+	if err != nil {
+		return nil, fmt.Errorf("open group %d: %w", gid, err)
+	}
+	ctx, halt := context.WithCancel(context.WithoutCancel(ctx))
+	g := &Group{
+		gid: gid, opts: o, seat: seat, log: log, machine: m, stores: stores,
+		stop: ctx.Done(), halt: halt,
+		grown: make(chan struct{}, 1), quiet: make(chan struct{}, 1),
+	}
+	g.leaders = &leadership{group: g, woken: make(chan struct{}, 1)}
+	g.completer = newCompleter(g.wedgedAfter(), func() {
+		g.leaders.requestRestart(restartReason{why: "proposals are refused because of a leadership transfer that does not end"})
+	})
+	g.apply = &applier{machine: m, fatal: seat.fatal, onRestore: g.beforeRestore, onApplied: g.afterApply}
+	if err := g.startRun(false); err != nil {
+		halt()
+		return nil, errors.Join(fmt.Errorf("open group %d: %w", gid, err), stores.close())
+	}
+	go g.completer.run() // ends with the last flush, in Close
+	g.work.Go(func() { g.leaders.run(ctx) })
+	g.work.Go(func() { g.compact(ctx) })
+	if o.Meta {
+		g.work.Go(func() { g.spreadCommits(ctx) })
+	}
+	g.leaders.wake()
+	return g, nil
+}
+
+func openStores(seat groupSeat, gid uint64, log *slog.Logger) (*groupStores, error) {
+	dir := filepath.Join(seat.dir, fmt.Sprintf("%08x", gid))
+	fs := vfs.OS{}
+	if err := fs.MkdirAll(dir); err != nil {
+		return nil, err
+	}
+	for _, d := range []string{dir, seat.dir} {
+		if err := fs.SyncDir(d); err != nil {
+			return nil, err
+		}
+	}
+	snaps, err := snapshot.Open(fs, filepath.Join(dir, "snapshots"), snapshotsKept, log)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := raftlog.OpenBolt(filepath.Join(dir, "log.bolt"), raftlog.Options{
+		Log: log, Fatal: seat.fatal, CacheBytes: seat.profile.cacheMax,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &groupStores{log: logs, snapshots: snaps}
+	if err := s.check(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// check refuses a log whose beginning is gone while there is no snapshot to
+// stand for it: acknowledged entries are missing.
+func (s *groupStores) check() error {
+	list, err := s.snapshots.List()
+	if err != nil || len(list) > 0 {
+		return err
+	}
+	first, err := s.log.FirstIndex()
+	if err == nil && first > 1 {
+		return fmt.Errorf("the log begins at index %d and there is no snapshot: this replica is damaged", first)
+	}
+	return err
+}
+
+// hasGroup reports whether dir holds state of group gid.
+func hasGroup(dir string, gid uint64) bool {
+	_, err := os.Stat(filepath.Join(dir, fmt.Sprintf("%08x", gid), "log.bolt"))
+	return err == nil
+}
+
+// startRun starts Raft over the group's stores. A replaying run keeps the
+// Machine's state: entries that it has applied already are passed over.
+func (g *Group) startRun(replay bool) error {
+	run := &groupRaft{
+		transport: g.seat.transport(g.gid),
+		notify:    make(chan bool, 16),
+		ended:     make(chan struct{}),
+	}
+	conf := g.config(run.notify)
+	conf.NoSnapshotRestoreOnStart = replay
+	if err := g.bootstrap(conf, run.transport); err != nil {
+		return errors.Join(err, run.transport.Close())
+	}
+	g.apply.seen = 0
+	g.apply.starting.Store(true)
+	r, err := raft.NewRaft(conf, g.apply, g.stores.log, g.stores.log, g.stores.snapshots, run.transport)
+	g.apply.starting.Store(false)
+	if err != nil {
+		return errors.Join(err, run.transport.Close())
+	}
+	run.Raft = r
+	g.work.Go(func() { g.leaders.drain(run) })
+	g.proposing.Lock()
+	g.raft.Store(run)
+	g.proposing.Unlock()
+	return nil
+}
+
+// bootstrap writes the first configuration into empty stores.
+func (g *Group) bootstrap(conf *raft.Config, t raft.Transport) error {
+	if len(g.opts.Bootstrap) == 0 {
+		return nil
+	}
+	var c raft.Configuration
+	for _, id := range g.opts.Bootstrap {
+		c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+	}
+	err := raft.BootstrapCluster(conf, g.stores.log, g.stores.log, g.stores.snapshots, t, c)
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		return nil // it has state: that is what counts
+	}
+	return err
+}
+
+// config is Raft's. The lowest cost of an idle group lies in CommitTimeout: an
+// empty AppendEntries per follower every one to two of it.
+func (g *Group) config(notify chan<- bool) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(g.seat.id)
+	c.ProtocolVersion = raft.ProtocolVersionMax
+	c.HeartbeatTimeout = g.seat.profile.heartbeat
+	c.ElectionTimeout = g.seat.profile.heartbeat
+	c.LeaderLeaseTimeout = g.seat.profile.heartbeat
+	c.CommitTimeout = 500 * time.Millisecond
+	c.MaxAppendEntries = 16
+	c.BatchApplyCh = true
+	// More than the longest uncommitted tail: a follower whose tail is longer
+	// than a snapshot that it gets would install that snapshot for ever.
+	c.TrailingLogs = 256
+	c.SnapshotThreshold = 1<<64 - 1 // compact decides
+	c.SnapshotInterval = time.Hour
+	c.ShutdownOnRemove = false
+	c.NoLegacyTelemetry = true
+	c.RestoreCommittedLogs = false // blocks for ever, and forgets membership entries (v1.8.0)
+	c.NotifyCh = notify
+	c.Logger = raftLogger(g.log)
+	if g.opts.Meta {
+		c.CommitTimeout = 20 * time.Millisecond
+		c.MaxAppendEntries = 64
+		c.TrailingLogs = 10240
+	}
+	return c
+}
+
+// wedgedAfter is how long Raft may refuse proposals because of a leadership
+// transfer: one lasts for an election timeout at most.
+func (g *Group) wedgedAfter() time.Duration { return 2 * g.seat.profile.heartbeat }
+
+// endRun stops Raft, waits for its goroutines and answers every proposal.
+func (g *Group) endRun(last bool) {
+	g.proposing.Lock()
+	r := g.raft.Swap(nil)
+	g.proposing.Unlock()
+	if r != nil {
+		g.completer.drain(drainOnEndMax)
+		f := r.Shutdown()
+		close(r.ended)
+		if err := r.transport.Close(); err != nil { // ends calls that Raft's goroutines wait for
+			g.log.Warn("close transport", "err", err)
+		}
+		if err := f.Error(); err != nil {
+			g.log.Warn("stop raft", "err", err)
+		}
+	}
+	g.completer.flush(ErrGroupClosed, last)
+}
+
+// restartInPlace replaces a Raft that is stuck, over the same stores and the
+// same Machine. Called by the leadership goroutine, after Follow.
+func (g *Group) restartInPlace(why restartReason) {
+	g.log.Error("restarting the group's raft", "why", why.why, "wipe_log", why.wipeLog)
+	g.endRun(false)
+	if why.wipeLog {
+		if err := g.stores.wipeLog(); err != nil {
+			g.seat.fatal(fmt.Errorf("wipe the log of group %d: %w", g.gid, err))
+			return
+		}
+	}
+	if err := g.startRun(true); err != nil {
+		g.seat.fatal(fmt.Errorf("restart group %d: %w", g.gid, err))
+	}
+}
+
+func (s *groupStores) wipeLog() error {
+	first, err := s.log.FirstIndex()
+	if err != nil || first == 0 {
+		return err
+	}
+	last, err := s.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	return s.log.DeleteRange(first, last)
+}

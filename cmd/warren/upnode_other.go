@@ -1,0 +1,11 @@
+//go:build !linux
+
+package main
+
+import "syscall"
+
+// nodeAttributes give a node a process group of its own, so that Ctrl-C in the
+// terminal reaches `up` alone, which then asks each node once.
+func nodeAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true}
+}

@@ -1,0 +1,205 @@
+package meta
+
+import "warren/mq"
+
+// Records are immutable once they are in a View: a change makes a new one.
+
+// VHost is a name space of exchanges, queues and bindings.
+type VHost struct {
+	Name             string
+	Description      string
+	Tags             []string
+	DefaultQueueType string // shown, never acted on: there is one queue engine
+}
+
+// User is who may log in. Tags are RabbitMQ's (administrator, monitoring, …).
+type User struct {
+	Name         string
+	PasswordHash string // base64 as in RabbitMQ's definition files; "" refuses every password
+	Algorithm    string // HashSHA256 if empty
+	Tags         []string
+}
+
+// Permission is what a user may configure, write and read in a vhost: three
+// regular expressions over names, in RabbitMQ's meaning.
+type Permission struct {
+	User, VHost            string
+	Configure, Write, Read string
+}
+
+// Exchange is where messages are published to.
+type Exchange struct {
+	VHost, Name, Type             string
+	Durable, AutoDelete, Internal bool
+	Args                          mq.Table
+	// Version is different whenever the exchange or the bindings from it are:
+	// what was compiled from them is good as long as Version stays.
+	Version uint64
+}
+
+// Queue is where messages wait. Its messages live in Group.
+type Queue struct {
+	ID                             mq.QueueID
+	VHost, Name                    string
+	Durable, Exclusive, AutoDelete bool
+	Args                           mq.Table
+	Group                          mq.GroupID
+	// Owner is the node session whose memory holds the queue, 0 for a durable one.
+	Owner mq.SessionID
+	// OwnerConn is the connection on Owner's node that an exclusive queue belongs to.
+	OwnerConn uint64
+}
+
+// Binding leads from an exchange to a queue or to another exchange. All its
+// fields together are its identity.
+type Binding struct {
+	VHost, Source, Destination string
+	ToExchange                 bool
+	Key                        string
+	Args                       mq.Table // sorted by key, as RabbitMQ keeps them
+}
+
+// Node is a member of the cluster. Number is short for ID and never reused.
+type Node struct {
+	Number uint32
+	ID     mq.NodeID
+	Name   string
+	Addr   string
+}
+
+// Group is a Raft group that holds durable queues, and who replicates it.
+type Group struct {
+	ID       mq.GroupID
+	Replicas []mq.NodeID
+}
+
+// Setting is a named value that holds for the whole cluster.
+type Setting struct{ Name, Value string }
+
+// session is the current run of a node.
+type session struct {
+	Node mq.NodeID
+	ID   mq.SessionID
+}
+
+func (v *VHost) appendTo(dst []byte) []byte {
+	dst = appendString(dst, v.Name)
+	dst = appendString(dst, v.Description)
+	dst = appendStrings(dst, v.Tags)
+	return appendString(dst, v.DefaultQueueType)
+}
+
+func (d *decoder) vhost() *VHost {
+	return &VHost{Name: d.str(), Description: d.str(), Tags: d.strs(), DefaultQueueType: d.str()}
+}
+
+func (u *User) appendTo(dst []byte) []byte {
+	dst = appendString(dst, u.Name)
+	dst = appendString(dst, u.PasswordHash)
+	dst = appendString(dst, u.Algorithm)
+	return appendStrings(dst, u.Tags)
+}
+
+func (d *decoder) user() *User {
+	return &User{Name: d.str(), PasswordHash: d.str(), Algorithm: d.str(), Tags: d.strs()}
+}
+
+func (p *Permission) appendTo(dst []byte) []byte {
+	dst = appendString(dst, p.User)
+	dst = appendString(dst, p.VHost)
+	dst = appendString(dst, p.Configure)
+	dst = appendString(dst, p.Write)
+	return appendString(dst, p.Read)
+}
+
+func (d *decoder) permission() *Permission {
+	return &Permission{User: d.str(), VHost: d.str(), Configure: d.str(), Write: d.str(), Read: d.str()}
+}
+
+func (x *Exchange) appendTo(dst []byte) []byte {
+	dst = appendString(dst, x.VHost)
+	dst = appendString(dst, x.Name)
+	dst = appendString(dst, x.Type)
+	dst = appendFlags(dst, x.Durable, x.AutoDelete, x.Internal)
+	dst = appendTable(dst, x.Args)
+	return appendUint(dst, x.Version)
+}
+
+func (d *decoder) exchange() *Exchange {
+	x := &Exchange{VHost: d.str(), Name: d.str(), Type: d.str()}
+	d.flags(&x.Durable, &x.AutoDelete, &x.Internal)
+	x.Args = d.table()
+	x.Version = d.uint()
+	return x
+}
+
+func (q *Queue) appendTo(dst []byte) []byte {
+	dst = appendUint(dst, uint64(q.ID))
+	dst = appendString(dst, q.VHost)
+	dst = appendString(dst, q.Name)
+	dst = appendFlags(dst, q.Durable, q.Exclusive, q.AutoDelete)
+	dst = appendTable(dst, q.Args)
+	dst = appendUint(dst, uint64(q.Group))
+	dst = appendUint(dst, uint64(q.Owner))
+	return appendUint(dst, q.OwnerConn)
+}
+
+func (d *decoder) queue() *Queue {
+	q := &Queue{ID: mq.QueueID(d.uint()), VHost: d.str(), Name: d.str()}
+	d.flags(&q.Durable, &q.Exclusive, &q.AutoDelete)
+	q.Args = d.table()
+	q.Group = mq.GroupID(d.uint())
+	q.Owner = mq.SessionID(d.uint())
+	q.OwnerConn = d.uint()
+	return q
+}
+
+func (b *Binding) appendTo(dst []byte) []byte {
+	dst = appendString(dst, b.VHost)
+	dst = appendString(dst, b.Source)
+	dst = appendString(dst, b.Destination)
+	dst = appendFlags(dst, b.ToExchange)
+	dst = appendString(dst, b.Key)
+	return appendTable(dst, b.Args)
+}
+
+func (d *decoder) binding() *Binding {
+	b := &Binding{VHost: d.str(), Source: d.str(), Destination: d.str()}
+	d.flags(&b.ToExchange)
+	b.Key = d.str()
+	b.Args = sortedArgs(d.table())
+	return b
+}
+
+func (n *Node) appendTo(dst []byte) []byte {
+	dst = appendUint(dst, uint64(n.Number))
+	dst = appendString(dst, string(n.ID))
+	dst = appendString(dst, n.Name)
+	return appendString(dst, n.Addr)
+}
+
+func (d *decoder) node() *Node {
+	return &Node{Number: uint32(d.uint()), ID: mq.NodeID(d.str()), Name: d.str(), Addr: d.str()}
+}
+
+func (g *Group) appendTo(dst []byte) []byte {
+	return appendNodeIDs(appendUint(dst, uint64(g.ID)), g.Replicas)
+}
+
+func (d *decoder) group() *Group {
+	return &Group{ID: mq.GroupID(d.uint()), Replicas: d.nodeIDs()}
+}
+
+func (s *Setting) appendTo(dst []byte) []byte {
+	return appendString(appendString(dst, s.Name), s.Value)
+}
+
+func (d *decoder) setting() *Setting { return &Setting{Name: d.str(), Value: d.str()} }
+
+func (s *session) appendTo(dst []byte) []byte {
+	return appendUint(appendString(dst, string(s.Node)), uint64(s.ID))
+}
+
+func (d *decoder) session() *session {
+	return &session{Node: mq.NodeID(d.str()), ID: mq.SessionID(d.uint())}
+}

@@ -1,0 +1,102 @@
+package meta
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc64"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+)
+
+// A snapshot:
+//
+//	u8 0xB5 | u8 version | uvarint index | varint nowMs | cluster id | uvarint nodesUsed
+//	then vhosts, users, permissions, exchanges, queues, bindings, nodes, sessions, groups, settings,
+//	each as uvarint count and the records in the order of their keys
+const (
+	snapshotMagic   = 0xB5
+	snapshotVersion = 1
+)
+
+// record is what a table of a snapshot holds.
+type record interface{ appendTo(dst []byte) []byte }
+
+// AppendTo appends the whole view: a snapshot. Equal logs give equal bytes.
+func (v *View) AppendTo(dst []byte) []byte {
+	dst = append(dst, snapshotMagic, snapshotVersion)
+	dst = appendUint(dst, v.index)
+	dst = binary.AppendVarint(dst, v.nowMs)
+	dst = appendString(dst, v.clusterID)
+	dst = appendUint(dst, uint64(v.nodesUsed))
+	dst = appendRecords(dst, v.vhosts)
+	dst = appendRecords(dst, v.users)
+	dst = appendRecords(dst, v.permissions)
+	dst = appendRecords(dst, v.exchanges)
+	dst = appendRecords(dst, v.queues)
+	dst = appendRecords(dst, v.bindings)
+	dst = appendRecords(dst, v.nodes)
+	dst = appendRecords(dst, v.sessions)
+	dst = appendRecords(dst, v.groups)
+	return appendRecords(dst, v.settings)
+}
+
+// Hash is a checksum of the whole view, to compare nodes with.
+func (v *View) Hash() uint64 {
+	return crc64.Checksum(v.AppendTo(nil), crc64.MakeTable(crc64.ECMA))
+}
+
+// AppendTo appends the whole state; see View.AppendTo.
+func (s *State) AppendTo(dst []byte) []byte { return s.View().AppendTo(dst) }
+
+// Hash is a checksum of the whole state.
+func (s *State) Hash() uint64 { return s.View().Hash() }
+
+// Restore replaces the state with what AppendTo wrote. After an error the
+// state is as it was.
+func (s *State) Restore(b []byte) error {
+	d := decoder{b: b}
+	if magic, version := d.byte(), d.byte(); magic != snapshotMagic || version != snapshotVersion {
+		return fmt.Errorf("metadata snapshot begins with %#x, version %d", magic, version)
+	}
+	n := New()
+	n.index = d.uint()
+	n.nowMs = d.int()
+	n.clusterID = d.str()
+	n.nodesUsed = uint32(d.uint())
+	restore(&d, (*decoder).vhost, func(v *VHost) { n.vhosts.put([]byte(v.Name), v) })
+	restore(&d, (*decoder).user, func(u *User) { n.users.put([]byte(u.Name), u) })
+	restore(&d, (*decoder).permission, func(p *Permission) { n.permissions.put(permissionKey(p.User, p.VHost), p) })
+	restore(&d, (*decoder).exchange, func(x *Exchange) { n.exchanges.put(nameKey(x.VHost, x.Name), x) })
+	restore(&d, (*decoder).queue, n.indexQueue)
+	restore(&d, (*decoder).binding, n.indexBinding)
+	restore(&d, (*decoder).node, func(x *Node) { n.nodes.put([]byte(x.ID), x) })
+	restore(&d, (*decoder).session, func(x *session) {
+		n.sessions.put([]byte(x.Node), x)
+		n.sessionIDs.put(numberKey(uint64(x.ID)), x)
+	})
+	restore(&d, (*decoder).group, func(g *Group) { n.groups.put(numberKey(uint64(g.ID)), g) })
+	restore(&d, (*decoder).setting, func(x *Setting) { n.settings.put([]byte(x.Name), x) })
+	if !d.done() {
+		return fmt.Errorf("metadata snapshot of %d bytes is malformed", len(b))
+	}
+	*s = *n
+	return nil
+}
+
+func appendRecords[T record](dst []byte, t *iradix.Tree[T]) []byte {
+	dst = appendUint(dst, uint64(t.Len()))
+	for r := range each(t.Root(), nil) {
+		dst = r.appendTo(dst)
+	}
+	return dst
+}
+
+func restore[T any](d *decoder, read func(*decoder) T, put func(T)) {
+	for range d.count() {
+		r := read(d)
+		if d.bad {
+			return
+		}
+		put(r)
+	}
+}

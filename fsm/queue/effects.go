@@ -1,0 +1,89 @@
+package queue
+
+import "warren/mq"
+
+// Origin names a batch of a home node: the unit that is applied once.
+type Origin struct {
+	Node    uint32       // the node's number, small and fixed
+	Session mq.SessionID // that node's run
+	Seq     uint64       // counted from 1 in each session, for each group
+}
+
+// Code says what became of a batch.
+type Code uint8
+
+const (
+	Applied   Code = iota // all of its operations are in the state now
+	Duplicate             // they have been for a while: Seq <= Last
+	Gap                   // refused: Last+1 must come first
+	Ended                 // refused for good: a later session of that node has spoken
+)
+
+// Result is the answer to one batch. Whatever else the entry held, every batch
+// in it has exactly one.
+type Result struct {
+	Origin
+	Code Code
+	Last uint64 // the highest batch applied of that session; 0 if Ended
+}
+
+// Enqueued is one message that entered one queue.
+type Enqueued struct {
+	Queue    mq.QueueID
+	Seq      mq.Seq
+	Flags    uint8
+	Priority uint8
+	ExpiryMs int64
+	Content  []byte // part of the entry that was applied
+}
+
+// Range is a run of seqs of one queue, both ends included.
+type Range struct {
+	Queue       mq.QueueID
+	First, Last mq.Seq
+}
+
+// Reserved is a queue's delivered high-water mark after a reservation.
+type Reserved struct {
+	Queue     mq.QueueID
+	HighWater mq.Seq
+}
+
+// Purged is what a purge did. The ranges that it removed are in
+// Effects.Settled too.
+type Purged struct {
+	Queue mq.QueueID
+	Token uint64 // the proposer's own
+	Count uint64
+}
+
+// Effects is what Apply did, for the caller to carry out in the order of the
+// fields; Apply appends to it. A queue that is deleted is named in Deleted
+// after what was live in it went into Settled. Do not let one Effects span a
+// Delete and a later entry.
+type Effects struct {
+	Results  []Result
+	Enqueued []Enqueued
+	Settled  []Range // maximal runs that were live and are gone now
+	Reserved []Reserved
+	Purged   []Purged
+	Deleted  []mq.QueueID
+}
+
+// Reset empties fx, keeps its memory and lets go of the entries.
+func (fx *Effects) Reset() {
+	clear(fx.Enqueued)
+	fx.Results, fx.Enqueued, fx.Settled = fx.Results[:0], fx.Enqueued[:0], fx.Settled[:0]
+	fx.Reserved, fx.Purged, fx.Deleted = fx.Reserved[:0], fx.Purged[:0], fx.Deleted[:0]
+}
+
+// settled notes that first..last of q are gone; neighbours become one run.
+func (fx *Effects) settled(q mq.QueueID, first, last mq.Seq) {
+	if n := len(fx.Settled); n > 0 {
+		if p := &fx.Settled[n-1]; p.Queue == q && p.Last+1 == first {
+			p.Last = last
+			return
+		}
+	}
+	fx.Settled = append(fx.Settled, Range{q, first, last})
+}

@@ -1,0 +1,391 @@
+package queue
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"warren/mq"
+)
+
+// model is the slow definition of State: every live message by itself.
+type model struct {
+	queues map[mq.QueueID]*modelQueue
+	nodes  map[uint32]*node
+}
+
+type modelQueue struct {
+	last, highWater mq.Seq
+	live            map[mq.Seq]bool
+}
+
+func newModel() *model {
+	return &model{queues: map[mq.QueueID]*modelQueue{}, nodes: map[uint32]*node{}}
+}
+
+func (m *model) make(id mq.QueueID) *modelQueue {
+	if m.queues[id] == nil {
+		m.queues[id] = &modelQueue{live: map[mq.Seq]bool{}}
+	}
+	return m.queues[id]
+}
+
+// part is one part of an entry, or one operation of a batch.
+type part struct {
+	kind        byte
+	queues      []mq.QueueID
+	first, last mq.Seq
+	except      []mq.Seq
+	origin      Origin
+	ops         []part
+	stale       bool // decided in another term
+}
+
+func (p part) append(dst []byte) []byte {
+	switch p.kind {
+	case byte(Enqueue):
+		return AppendEnqueue(dst, p.queues, Persistent, 3, -7, []byte("body"))
+	case byte(Settle):
+		return AppendSettle(dst, p.queues[0], p.first, p.last)
+	case partDrop:
+		return AppendDrop(dst, p.queues[0], p.first, p.last)
+	case partReserve:
+		return AppendReserve(dst, p.queues[0], p.last)
+	case partPurge:
+		return AppendPurge(dst, p.queues[0], p.last, p.except, 99)
+	case partDelete:
+		return AppendDelete(dst, p.queues[0])
+	}
+	var ops []byte
+	for _, op := range p.ops {
+		ops = op.append(ops)
+	}
+	return AppendBatch(dst, p.origin, ops)
+}
+
+// happened is what came of a run of parts, in a form that batching leaves alone.
+type happened struct {
+	results  []Result
+	enqueued []string
+	settled  map[string]bool
+	reserved []Reserved
+	purged   []Purged
+	deleted  []mq.QueueID
+}
+
+func (h *happened) add(t *rapid.T, fx *Effects) {
+	if h.settled == nil {
+		h.settled = map[string]bool{}
+	}
+	h.results = append(h.results, fx.Results...)
+	h.reserved = append(h.reserved, fx.Reserved...)
+	h.purged = append(h.purged, fx.Purged...)
+	h.deleted = append(h.deleted, fx.Deleted...)
+	for _, e := range fx.Enqueued {
+		h.enqueued = append(h.enqueued, fmt.Sprintf("%d/%d %d %d %d %s", e.Queue, e.Seq, e.Flags, e.Priority, e.ExpiryMs, e.Content))
+	}
+	for i, r := range fx.Settled {
+		if r.First > r.Last {
+			t.Fatalf("empty range %v", r)
+		}
+		if i > 0 && fx.Settled[i-1].Queue == r.Queue && fx.Settled[i-1].Last+1 == r.First {
+			t.Fatalf("ranges %v and %v are one", fx.Settled[i-1], r)
+		}
+		for seq := r.First; seq <= r.Last; seq++ {
+			h.settled[fmt.Sprintf("%d/%d", r.Queue, seq)] = true
+		}
+	}
+}
+
+func (m *model) apply(p part, h *happened) {
+	switch p.kind {
+	case byte(Enqueue):
+		for _, id := range p.queues {
+			q := m.make(id)
+			q.last++
+			q.live[q.last] = true
+			h.enqueued = append(h.enqueued, fmt.Sprintf("%d/%d %d %d %d %s", id, q.last, Persistent, 3, -7, "body"))
+		}
+	case byte(Settle), partDrop:
+		m.settle(p.queues[0], p.first, p.last, nil, h)
+	case partReserve:
+		q := m.make(p.queues[0])
+		q.highWater = max(q.highWater, p.last)
+		h.reserved = append(h.reserved, Reserved{p.queues[0], q.highWater})
+	case partPurge:
+		if !p.stale {
+			n := m.settle(p.queues[0], 0, p.last, p.except, h)
+			h.purged = append(h.purged, Purged{p.queues[0], 99, n})
+		}
+	case partDelete:
+		m.settle(p.queues[0], 0, 1<<62, nil, h)
+		delete(m.queues, p.queues[0])
+		h.deleted = append(h.deleted, p.queues[0])
+	case partBatch:
+		m.batch(p, h)
+	}
+}
+
+func (m *model) settle(id mq.QueueID, first, last mq.Seq, except []mq.Seq, h *happened) (n uint64) {
+	if q := m.queues[id]; q != nil {
+		for seq := range q.live {
+			if seq >= first && seq <= last && !slices.Contains(except, seq) {
+				delete(q.live, seq)
+				h.settled[fmt.Sprintf("%d/%d", id, seq)] = true
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (m *model) batch(p part, h *happened) {
+	n := m.nodes[p.origin.Node]
+	if n == nil {
+		n = &node{}
+		m.nodes[p.origin.Node] = n
+	}
+	if p.origin.Session > n.session {
+		*n = node{session: p.origin.Session}
+	}
+	r := Result{Origin: p.origin, Last: n.last}
+	switch {
+	case p.origin.Session < n.session:
+		r.Code, r.Last = Ended, 0
+	case p.origin.Seq <= n.last:
+		r.Code = Duplicate
+	case p.origin.Seq != n.last+1:
+		r.Code = Gap
+	default:
+		n.last++
+		r.Last = n.last
+		for _, op := range p.ops {
+			m.apply(op, h)
+		}
+	}
+	h.results = append(h.results, r)
+}
+
+// check holds a state against the model.
+func (m *model) check(t *rapid.T, s *State) {
+	var ids []mq.QueueID
+	for id, want := range m.queues {
+		ids = append(ids, id)
+		got := s.Queue(id)
+		if got == nil {
+			t.Fatalf("queue %d is missing", id)
+		}
+		if got.Count() != uint64(len(want.live)) || got.Last() != want.last || got.HighWater() != want.highWater {
+			t.Fatalf("queue %d: got count %d last %d high water %d, want %d %d %d", id,
+				got.Count(), got.Last(), got.HighWater(), len(want.live), want.last, want.highWater)
+		}
+		var live, next []mq.Seq
+		for seq := range want.last + 3 {
+			if want.live[seq] {
+				live = append(live, seq)
+			}
+			if got.Live(seq) != want.live[seq] {
+				t.Fatalf("queue %d: Live(%d) is %v", id, seq, got.Live(seq))
+			}
+		}
+		for seq, ok := got.Next(0); ok; seq, ok = got.Next(seq + 1) {
+			next = append(next, seq)
+		}
+		if !slices.Equal(next, live) {
+			t.Fatalf("queue %d: Next walks %v, want %v", id, next, live)
+		}
+	}
+	slices.Sort(ids)
+	if got := s.Queues(); !slices.Equal(got, ids) {
+		t.Fatalf("got queues %v, want %v", got, ids)
+	}
+}
+
+// program draws the parts of a log. Enqueues come in bulk, so that queues
+// reach over several chunks.
+func program(t *rapid.T) []part {
+	var parts []part
+	next := map[uint32]*Origin{}
+	queue := rapid.SampledFrom([]mq.QueueID{1, 2, 7 << 12})
+	seq := rapid.Custom(func(t *rapid.T) mq.Seq {
+		if rapid.Bool().Draw(t, "low") {
+			return mq.Seq(rapid.IntRange(0, 70).Draw(t, "seq"))
+		}
+		return mq.Seq(rapid.IntRange(0, 5000).Draw(t, "seq"))
+	})
+	for range rapid.IntRange(1, 40).Draw(t, "parts") {
+		q := queue.Draw(t, "queue")
+		p := part{queues: []mq.QueueID{q}, first: seq.Draw(t, "first")}
+		p.last = p.first + mq.Seq(rapid.SampledFrom([]int{0, 0, 1, 5, 64, 700, 2048}).Draw(t, "span"))
+		p.kind = rapid.SampledFrom([]byte{partBatch, partBatch, partBatch, partBatch, partDrop, partReserve, partPurge, partDelete}).Draw(t, "kind")
+		switch p.kind {
+		case partPurge:
+			p.except = slices.Sorted(slices.Values(rapid.SliceOfN(seq, 0, 5).Draw(t, "except")))
+			p.stale = rapid.Bool().Draw(t, "stale")
+		case partDelete:
+			if rapid.IntRange(0, 3).Draw(t, "rarely") > 0 {
+				continue
+			}
+		case partBatch:
+			number := uint32(rapid.IntRange(1, 2).Draw(t, "node"))
+			if next[number] == nil {
+				next[number] = &Origin{Node: number, Session: 5}
+			}
+			o := next[number]
+			switch rapid.IntRange(0, 11).Draw(t, "doubt") {
+			case 0: // again, or not the next
+				p.origin = *o
+				p.origin.Seq = uint64(rapid.IntRange(0, int(o.Seq)+3).Draw(t, "seq"))
+				o.Seq = max(o.Seq, min(p.origin.Seq, o.Seq+1))
+			case 1: // an older session
+				p.origin = Origin{number, o.Session - 1, 1}
+			case 2: // a newer one
+				o.Session, o.Seq = o.Session+1, 0
+				fallthrough
+			default:
+				o.Seq++
+				p.origin = *o
+			}
+			p.ops = batch(t, queue, seq)
+		}
+		parts = append(parts, p)
+	}
+	return parts
+}
+
+func batch(t *rapid.T, queue *rapid.Generator[mq.QueueID], seq *rapid.Generator[mq.Seq]) (ops []part) {
+	for range rapid.IntRange(0, 4).Draw(t, "ops") {
+		if rapid.Bool().Draw(t, "settle") {
+			first := seq.Draw(t, "first")
+			last := first + mq.Seq(rapid.SampledFrom([]int{0, 0, 1, 9, 64, 1500}).Draw(t, "span"))
+			ops = append(ops, part{kind: byte(Settle), queues: []mq.QueueID{queue.Draw(t, "queue")}, first: first, last: last})
+			continue
+		}
+		ids := rapid.SliceOfNDistinct(queue, 1, 3, rapid.ID[mq.QueueID]).Draw(t, "queues")
+		for range rapid.SampledFrom([]int{1, 1, 2, 30, 600, 1100}).Draw(t, "messages") {
+			ops = append(ops, part{kind: byte(Enqueue), queues: ids})
+		}
+	}
+	return ops
+}
+
+const term = 4
+
+// run applies parts one to an entry, or several where join says so.
+func run(t *rapid.T, s *State, parts []part, join func(i int) bool) (h happened) {
+	var fx Effects
+	var entry []byte
+	for i, p := range parts {
+		decided := uint64(term)
+		if p.stale {
+			decided--
+		}
+		if entry == nil {
+			entry = AppendEntry(nil, decided, int64(i))
+		}
+		entry = p.append(entry)
+		if i+1 < len(parts) && join(i) && parts[i].stale == parts[i+1].stale {
+			continue
+		}
+		fx.Reset()
+		if err := s.Apply(term, entry, &fx); err != nil {
+			t.Fatal(err)
+		}
+		h.add(t, &fx)
+		entry = nil
+	}
+	return h
+}
+
+func never(int) bool { return false }
+
+func TestStateAgreesWithTheModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		parts := program(t)
+		m, want := newModel(), happened{settled: map[string]bool{}}
+		for _, p := range parts {
+			m.apply(p, &want)
+		}
+		s := New()
+		got := run(t, s, parts, never)
+		m.check(t, s)
+		if g, w := fmt.Sprint(got), fmt.Sprint(want); len(parts) > 0 && g != w {
+			t.Fatalf("effects:\n got %s\nwant %s", g, w)
+		}
+	})
+}
+
+func TestAnyBatchingGivesTheSameBytes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		parts := program(t)
+		one, many := New(), New()
+		h1 := run(t, one, parts, never)
+		h2 := run(t, many, parts, func(i int) bool { return rapid.Bool().Draw(t, "join") })
+		if !bytes.Equal(one.AppendTo(nil), many.AppendTo(nil)) || one.Hash() != many.Hash() {
+			t.Fatal("states differ")
+		}
+		if a, b := fmt.Sprint(h1), fmt.Sprint(h2); a != b {
+			t.Fatalf("effects differ:\n%s\n%s", a, b)
+		}
+	})
+}
+
+func TestARestoredStateGoesOnTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		parts := program(t)
+		whole, s := New(), New()
+		run(t, whole, parts, never)
+		for i := range parts {
+			run(t, s, parts[i:i+1], never)
+			if rapid.IntRange(0, 3).Draw(t, "restart") > 0 {
+				continue
+			}
+			b := s.AppendTo(nil)
+			s = New()
+			if err := s.Restore(b); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(s.AppendTo(nil), b) {
+				t.Fatal("restored state has other bytes")
+			}
+		}
+		if !bytes.Equal(whole.AppendTo(nil), s.AppendTo(nil)) {
+			t.Fatal("states differ")
+		}
+	})
+}
+
+func FuzzApply(f *testing.F) {
+	f.Add([]byte{}, uint8(0))
+	entry := AppendEntry(nil, term, 1)
+	entry = AppendBatch(entry, Origin{1, 2, 1}, AppendSettle(AppendEnqueue(nil, []mq.QueueID{1, 300}, 1, 2, 3, []byte("xy")), 1, 1, 9))
+	entry = AppendReserve(entry, 1, 1000)
+	entry = AppendPurge(entry, 300, 9, []mq.Seq{1, 4}, 5)
+	entry = AppendDrop(entry, 1, 0, 1<<63)
+	f.Add(AppendDelete(entry, 1), uint8(4))
+	f.Fuzz(func(t *testing.T, entry []byte, flip uint8) {
+		s := New()
+		var fx Effects
+		start := AppendEntry(nil, term, 0)
+		start = AppendBatch(start, Origin{1, 1, 1}, AppendEnqueue(nil, []mq.QueueID{1, 300}, 0, 0, 0, nil))
+		if err := s.Apply(term, start, &fx); err != nil {
+			t.Fatal(err)
+		}
+		fx.Reset()
+		before := s.AppendTo(nil)
+		if err := s.Apply(term, entry, &fx); err != nil {
+			if !bytes.Equal(before, s.AppendTo(nil)) || len(fx.Results)+len(fx.Enqueued)+len(fx.Settled)+len(fx.Deleted) > 0 {
+				t.Fatalf("half applied: %v", err)
+			}
+			return
+		}
+		r := New()
+		if err := r.Restore(s.AppendTo(nil)); err != nil {
+			t.Fatal(err)
+		}
+		_ = CheckOps(entry, func(op Op) { _ = op.Content })
+	})
+}

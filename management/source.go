@@ -1,0 +1,113 @@
+package management
+
+import (
+	"context"
+	"time"
+)
+
+// Source is the node, as management sees it. All methods may be called from
+// any number of goroutines at once and answer with copies.
+type Source interface {
+	// Ready is nil when every group on the node has a leader and the node has
+	// caught up with it; otherwise it says what is missing. It does not block.
+	Ready() error
+	// Stats are the figures of this node. It is quick: /metrics calls it for
+	// every scrape.
+	Stats() Stats
+	// Status is the cluster as this node sees it, with at most maxQueues of its
+	// queues. It may ask other nodes, for as long as ctx lasts; what they did not
+	// answer is left unknown.
+	Status(ctx context.Context, maxQueues int) (Status, error)
+}
+
+// Stats are the figures of one node. Totals count from the node's start.
+type Stats struct {
+	Node      string // the node's name
+	NodeID    string
+	Cluster   string // the cluster's name
+	ClusterID string
+	Started   time.Time
+
+	Connections, Channels, Consumers     uint64 // open now, of clients of this node
+	ConnectionsOpened, ConnectionsClosed uint64
+	ChannelsOpened, ChannelsClosed       uint64
+
+	// Queues, QueueMessagesReady and QueueMessagesUnacked are of the queues that
+	// this node leads or owns, so that the sum over all nodes counts each once.
+	Queues, QueueMessagesReady, QueueMessagesUnacked uint64
+	QueuesDeclared, QueuesCreated, QueuesDeleted     uint64
+
+	Received           uint64 // published by clients of this node
+	ReceivedConfirm    uint64 // of these, on a channel in confirm mode
+	Confirmed          uint64 // confirms sent
+	Routed             uint64 // copies handed to queues
+	UnroutableDropped  uint64
+	UnroutableReturned uint64
+	DeliveredAutoAck   uint64 // by basic.deliver
+	DeliveredManualAck uint64 // by basic.deliver
+	GotAutoAck         uint64 // by basic.get
+	GotManualAck       uint64 // by basic.get
+	GetEmpty           uint64 // basic.get of an empty queue
+	Redelivered        uint64 // of all deliveries
+	Acknowledged       uint64
+
+	Groups []GroupStats // the Raft groups that have a replica here
+}
+
+// GroupStats are the figures of one node's replica of a Raft group.
+type GroupStats struct {
+	Group         uint64 // 0 is the metadata group
+	Leader        bool   // this node leads it
+	Term          uint64
+	CommitIndex   uint64
+	AppliedIndex  uint64
+	LastIndex     uint64
+	SnapshotIndex uint64
+}
+
+// Status is the cluster as one node sees it.
+type Status struct {
+	Node        string   `json:"node"` // the name of the node that answered
+	NodeID      string   `json:"node_id"`
+	Cluster     string   `json:"cluster"`
+	ClusterID   string   `json:"cluster_id"`
+	Version     string   `json:"version"`
+	UptimeMs    int64    `json:"uptime_ms"`
+	NotReady    string   `json:"not_ready,omitempty"` // why, if it is not
+	Members     []Member `json:"members"`             // by name
+	Groups      []Group  `json:"groups"`              // by id
+	Queues      []Queue  `json:"queues"`              // by vhost and name
+	QueuesTotal int      `json:"queues_total"`        // Queues may hold fewer
+}
+
+// Member is one node of the cluster.
+type Member struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Address string `json:"address"` // its cluster address
+	Alive   bool   `json:"alive"`
+}
+
+// Group is one Raft group. Nodes are given by id; a Leader of "" means that
+// none is known.
+type Group struct {
+	ID           uint64   `json:"id"` // 0 is the metadata group
+	Leader       string   `json:"leader"`
+	Term         uint64   `json:"term"`
+	CommitIndex  uint64   `json:"commit_index"`
+	AppliedIndex uint64   `json:"applied_index"` // on the node that answered
+	Replicas     []string `json:"replicas"`
+}
+
+// Queue is one queue. Its counts are -1 while its leader does not tell.
+type Queue struct {
+	VHost     string `json:"vhost"`
+	Name      string `json:"name"`
+	Durable   bool   `json:"durable"`
+	Exclusive bool   `json:"exclusive"`
+	Group     uint64 `json:"group"`  // 0 for a queue in the memory of Leader
+	Leader    string `json:"leader"` // node id, "" if none is known
+	Ready     int64  `json:"messages_ready"`
+	Unacked   int64  `json:"messages_unacked"`
+	Consumers int64  `json:"consumers"`
+}

@@ -1,0 +1,190 @@
+// Package raftlog keeps a group's Raft log and votes on disk. It does not know
+// what entries mean, or which group they belong to.
+//
+// A store that cannot write its disk must not go on: after an error of fsync
+// the kernel has dropped the pages it could not write, and a retry would call
+// them durable. Raft itself only steps down on an error of StoreLogs, and
+// panics if it cannot store a term or a vote; so every failed write ends the
+// process through Options.Fatal, from here, before Raft hears of it. A full
+// disk is the exception: bbolt rolls such a transaction back whole, nothing
+// was acknowledged, and a later try may succeed.
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+)
+
+const (
+	// lockWaitMax is how long OpenBolt waits for another process to let go of the file.
+	lockWaitMax = 3 * time.Second
+	// mmapBytes is address space, not memory: bbolt maps the file once instead
+	// of stopping readers and writers to map it again as it grows.
+	mmapBytes = 1 << 30
+)
+
+// Options say how a log behaves. Log and Fatal are required.
+type Options struct {
+	Log *slog.Logger
+	// Fatal ends the process. It is called from any goroutine; if it returns,
+	// as in tests, the operation goes on and answers its error.
+	Fatal func(error)
+	// CacheBytes of the newest entries are kept in memory, shared with Raft
+	// and the state machine; 4 MiB if 0, none if negative.
+	CacheBytes int64
+	// SlowAfter is when a write is logged and counted as slow (1 s if 0), and
+	// HungAfter when it ends the process (5 s if 0): heartbeats do not wait for
+	// the disk, so a leader whose disk hangs would otherwise stay leader.
+	SlowAfter, HungAfter time.Duration
+}
+
+// Stats are a log's figures.
+type Stats struct {
+	Stores, StoredEntries, StoredBytes uint64
+	StoreNanos                         uint64 // time spent in StoreLogs
+	SlowWrites                         uint64
+	CacheHits, CacheMisses             uint64
+	CachedBytes                        int64
+}
+
+// Bolt is a log in a raft-boltdb file, with its newest entries in memory. It
+// is a raft.LogStore and a raft.StableStore, safe for concurrent use.
+type Bolt struct {
+	*raftboltdb.BoltStore // reads, and writes that are not overridden below
+	path                  string
+	opts                  Options
+	tail                  tail
+
+	stores, entries, bytes, nanos, slow atomic.Uint64
+	hits, misses                        atomic.Uint64
+}
+
+// OpenBolt opens or makes the file at path. The folder must exist and be synced.
+func OpenBolt(path string, o Options) (*Bolt, error) {
+	if o.Log == nil || o.Fatal == nil {
+		return nil, errors.New("open log: no logger or no Fatal")
+	}
+	switch {
+	case o.CacheBytes == 0:
+		o.CacheBytes = 4 << 20
+	case o.CacheBytes < 0:
+		o.CacheBytes = 0
+	}
+	if o.SlowAfter == 0 {
+		o.SlowAfter = time.Second
+	}
+	if o.HungAfter == 0 {
+		o.HungAfter = 5 * time.Second
+	}
+	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
+		Timeout:         lockWaitMax,
+		NoFreelistSync:  true, // or every commit writes the whole freelist
+		FreelistType:    bbolt.FreelistMapType,
+		InitialMmapSize: mmapBytes,
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("open log %s: %w", path, err)
+	}
+	return &Bolt{BoltStore: store, path: path, opts: o, tail: tail{bytesMax: o.CacheBytes}}, nil
+}
+
+// StoreLog is raft.LogStore's.
+func (b *Bolt) StoreLog(l *raft.Log) error { return b.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs makes entries durable. Their Data must not change from here on.
+func (b *Bolt) StoreLogs(logs []*raft.Log) error {
+	start := time.Now()
+	err := b.write("store entries", func() error { return b.BoltStore.StoreLogs(logs) })
+	b.stores.Add(1)
+	b.nanos.Add(uint64(time.Since(start)))
+	if err != nil {
+		b.tail.forget() // whatever the file holds now, Raft asks the file
+		return err
+	}
+	var bytes uint64
+	for _, l := range logs {
+		bytes += uint64(len(l.Data))
+	}
+	b.entries.Add(uint64(len(logs)))
+	b.bytes.Add(bytes)
+	b.tail.add(logs)
+	return nil
+}
+
+// GetLog reads one entry, from memory if it is among the newest. Its Data is
+// shared: nobody may change it.
+func (b *Bolt) GetLog(index uint64, l *raft.Log) error {
+	if b.tail.get(index, l) {
+		b.hits.Add(1)
+		return nil
+	}
+	b.misses.Add(1)
+	return b.BoltStore.GetLog(index, l)
+}
+
+// DeleteRange deletes the entries first..last.
+func (b *Bolt) DeleteRange(first, last uint64) error {
+	b.tail.cut(first, last) // before the file: an entry must not be found that is going
+	return b.write("delete entries", func() error { return b.BoltStore.DeleteRange(first, last) })
+}
+
+// Set is raft.StableStore's.
+func (b *Bolt) Set(k, v []byte) error {
+	return b.write("store "+string(k), func() error { return b.BoltStore.Set(k, v) })
+}
+
+// SetUint64 is raft.StableStore's.
+func (b *Bolt) SetUint64(k []byte, v uint64) error {
+	return b.write("store "+string(k), func() error { return b.BoltStore.SetUint64(k, v) })
+}
+
+// write runs one write under the watchdog, and ends the process if it fails.
+func (b *Bolt) write(what string, do func() error) error {
+	slow := time.AfterFunc(b.opts.SlowAfter, func() {
+		b.slow.Add(1)
+		b.opts.Log.Warn("slow disk", "what", what, "file", b.path, "slower_than", b.opts.SlowAfter)
+	})
+	hung := time.AfterFunc(b.opts.HungAfter, func() {
+		b.opts.Fatal(fmt.Errorf("%s: %s: the disk has not answered for %s", b.path, what, b.opts.HungAfter))
+	})
+	err := do()
+	slow.Stop()
+	hung.Stop()
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", what, err)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		b.opts.Log.Error("disk is full", "what", what, "file", b.path, "err", err)
+		return err
+	}
+	b.opts.Fatal(fmt.Errorf("%s: %w", b.path, err))
+	return err
+}
+
+// FileBytes is the size of the file; it never shrinks.
+func (b *Bolt) FileBytes() int64 {
+	info, err := os.Stat(b.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// Stats are the log's figures so far. (BoltStore's own are not shown.)
+func (b *Bolt) Stats() Stats {
+	return Stats{
+		Stores: b.stores.Load(), StoredEntries: b.entries.Load(), StoredBytes: b.bytes.Load(),
+		StoreNanos: b.nanos.Load(), SlowWrites: b.slow.Load(),
+		CacheHits: b.hits.Load(), CacheMisses: b.misses.Load(), CachedBytes: b.tail.size(),
+	}
+}

@@ -1,0 +1,182 @@
+// Package segment keeps the message bodies of one group in memory: chunks of
+// neighbouring messages per queue, copied once and freed as a whole. It does
+// not know what a body means, who may read it, or that there is a log.
+package segment
+
+// Record is a message as it was put.
+type Record struct {
+	Flags, Priority uint8
+	ExpiryMs        int64
+	Body            []byte // shared and immutable; stays valid after a Drop
+}
+
+// Store holds the bodies of one group. It is not safe for concurrent use; a
+// View taken from it is.
+type Store struct {
+	queues map[uint64]*queue
+	total  int64
+
+	// recent is the queue of the last call: messages come in runs.
+	recent *queue
+
+	free    [][]byte // blocks of blockBytesMax that no reader has seen; at most freeBlocksMax
+	drained drainedRing
+}
+
+// NewStore returns an empty store.
+func NewStore() *Store { return &Store{queues: make(map[uint64]*queue)} }
+
+// Put keeps message seq of queue q. Sequence numbers of a queue only grow: one
+// at or below the highest that was put is known already, and ignored. Bodies
+// below bigBody are copied, bigger ones are kept as they are.
+func (s *Store) Put(q, seq uint64, flags, prio uint8, expiryMs int64, body []byte) {
+	qu := s.queue(q)
+	if qu == nil {
+		qu = &queue{id: q}
+		s.queues[q], s.recent = qu, qu
+	}
+	if seq <= qu.last && qu.begun {
+		return
+	}
+	c := qu.tail()
+	if c == nil || !c.hasRoom(seq, len(body)) {
+		c = s.grow(qu, seq)
+	}
+	c.put(s, seq, rec{expiryMs: expiryMs, flags: flags, prio: prio}, body)
+	qu.last, qu.begun = seq, true
+	qu.bytes += int64(len(body))
+	s.total += int64(len(body))
+}
+
+// grow begins a new tail chunk, and lets the old one go if nothing in it lives.
+func (s *Store) grow(qu *queue, seq uint64) *chunk {
+	if old := qu.tail(); old != nil && old.live == 0 {
+		s.release(old)
+		qu.chunks = qu.chunks[:len(qu.chunks)-1]
+	}
+	c := &chunk{first: seq, current: -1}
+	qu.chunks = append(qu.chunks, c)
+	return c
+}
+
+// Get returns message seq of queue q, if it is there.
+func (s *Store) Get(q, seq uint64) (Record, bool) {
+	qu := s.queue(q)
+	if qu == nil {
+		return Record{}, false
+	}
+	c := qu.find(seq)
+	if c == nil || !c.alive(seq) {
+		return Record{}, false
+	}
+	return c.record(seq), true
+}
+
+// Drop forgets the messages first..last of queue q. Unknown ones are ignored.
+func (s *Store) Drop(q, first, last uint64) {
+	qu := s.queue(q)
+	if qu == nil || last < first {
+		return
+	}
+	at := qu.search(first)
+	for at < len(qu.chunks) && qu.chunks[at].first <= last {
+		c := qu.chunks[at]
+		freed := c.drop(first, last)
+		qu.bytes -= freed
+		s.total -= freed
+		switch {
+		case c.live > 0:
+			at++
+		case at == len(qu.chunks)-1: // the tail: likely to be written to again
+			s.drain(qu, c)
+			at++
+		default:
+			s.release(c)
+			qu.remove(at)
+		}
+	}
+}
+
+// drain handles a tail chunk without live messages. If no reader has seen it,
+// it begins anew in place; otherwise it goes on, and the memory of its dead
+// bodies stays with it until it is full or until many other queues have drained.
+func (s *Store) drain(qu *queue, c *chunk) {
+	if !c.shared && c.seen == 0 {
+		c.reset()
+	}
+	for _, old := range s.drained.push(qu) {
+		if t := old.tail(); t != nil && t.live == 0 {
+			s.release(t)
+			old.chunks = old.chunks[:len(old.chunks)-1]
+		}
+	}
+}
+
+// DropQueue forgets a queue and all that is in it.
+func (s *Store) DropQueue(q uint64) {
+	qu := s.queue(q)
+	if qu == nil {
+		return
+	}
+	for _, c := range qu.chunks {
+		s.release(c)
+	}
+	s.total -= qu.bytes
+	qu.chunks, qu.bytes = nil, 0
+	delete(s.queues, q)
+	s.recent = nil
+}
+
+// Bytes is the size of the live bodies of queue q.
+func (s *Store) Bytes(q uint64) int64 {
+	if qu := s.queue(q); qu != nil {
+		return qu.bytes
+	}
+	return 0
+}
+
+// Total is the size of all live bodies.
+func (s *Store) Total() int64 { return s.total }
+
+func (s *Store) queue(q uint64) *queue {
+	if s.recent != nil && s.recent.id == q {
+		return s.recent
+	}
+	qu := s.queues[q]
+	if qu != nil {
+		s.recent = qu
+	}
+	return qu
+}
+
+// freeBlocksMax bounds the blocks kept for reuse: 1 MiB a group.
+const freeBlocksMax = 4
+
+// release gives the memory of a dead chunk back. Only blocks that no Get and
+// no View has shown are written to again: a body that was handed out may still
+// be on its way to a client's socket, and only the garbage collector knows
+// when it has gone. So a follower, which never reads, recycles its blocks, and
+// a leader leaves them to the collector.
+func (s *Store) release(c *chunk) {
+	if c.shared {
+		return
+	}
+	for i, b := range c.blocks {
+		if len(s.free) < freeBlocksMax && len(b) == blockBytesMax && c.own&(1<<i) != 0 && c.seen&(1<<i) == 0 {
+			s.free = append(s.free, b)
+		}
+	}
+	c.blocks = nil
+}
+
+// block returns room for at least n bytes.
+func (s *Store) block(n, wanted int) []byte {
+	wanted = min(max(n, wanted), blockBytesMax)
+	if last := len(s.free) - 1; wanted == blockBytesMax && last >= 0 {
+		b := s.free[last]
+		s.free[last] = nil
+		s.free = s.free[:last]
+		return b
+	}
+	return make([]byte, wanted)
+}

@@ -1,0 +1,136 @@
+package snapshot
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+
+	"warren/storage/vfs"
+)
+
+const (
+	// blockBytes of state are checked together.
+	blockBytes = 256 << 10
+	// blockHeader is u32 payload bytes, u32 CRC-32C of the block's number and payload.
+	blockHeader = 8
+)
+
+var errCancelled = errors.New("snapshot was cancelled")
+
+// sink writes one snapshot. Raft closes it from one goroutine, twice.
+type sink struct {
+	store *Store
+	tmp   string
+	meta  raft.SnapshotMeta
+	file  vfs.File
+
+	block  []byte // header's room, then payload
+	blocks uint64
+	failed error // of a Write: the snapshot cannot be finished
+
+	ended bool
+	err   error // what the first Close or Cancel answered
+}
+
+// ID is raft.SnapshotSink's.
+func (k *sink) ID() string { return k.meta.ID }
+
+// Write gathers state into blocks.
+func (k *sink) Write(b []byte) (int, error) {
+	if k.ended {
+		return 0, errors.Join(errors.New("write to an ended snapshot"), k.err)
+	}
+	written := 0
+	for len(b) > 0 && k.failed == nil {
+		n := min(len(b), cap(k.block)-len(k.block))
+		k.block = append(k.block, b[:n]...)
+		b = b[n:]
+		written += n
+		if len(k.block) == cap(k.block) {
+			k.failed = k.flush()
+		}
+	}
+	k.meta.Size += int64(written)
+	return written, k.failed
+}
+
+func (k *sink) flush() error {
+	payload := k.block[blockHeader:]
+	if len(payload) == 0 {
+		return nil
+	}
+	binary.LittleEndian.PutUint32(k.block, uint32(len(payload)))
+	binary.LittleEndian.PutUint32(k.block[4:], blockSum(k.blocks, payload))
+	if _, err := k.file.Write(k.block); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	k.blocks++
+	k.block = k.block[:blockHeader]
+	return nil
+}
+
+// blockSum includes the block's number: one out of place is not a good one.
+func blockSum(number uint64, payload []byte) uint32 {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], number)
+	return crc32.Update(crc32.Checksum(b[:], castagnoli), castagnoli, payload)
+}
+
+// Close makes the snapshot durable and the newest one. Raft may discard its
+// log up to here once this has answered nil.
+func (k *sink) Close() error {
+	if k.ended {
+		return k.err
+	}
+	k.ended = true
+	k.err = k.finish()
+	if k.err != nil {
+		k.err = errors.Join(k.err, k.store.fs.Remove(k.tmp))
+		return k.err
+	}
+	if err := k.store.reap(); err != nil { // this one is good all the same
+		k.store.log.Warn("old snapshots stay", "err", err)
+	}
+	return nil
+}
+
+func (k *sink) finish() error {
+	err := k.failed
+	if err == nil {
+		err = k.flush()
+	}
+	if err == nil {
+		err = k.file.Sync()
+	}
+	if err := errors.Join(err, k.file.Close()); err != nil {
+		return fmt.Errorf("finish snapshot: %w", err)
+	}
+	k.block = nil
+	if err := k.store.writeMeta(k.tmp, &k.meta); err != nil {
+		return fmt.Errorf("finish snapshot: %w", err)
+	}
+	if err := k.store.fs.SyncDir(k.tmp); err != nil {
+		return fmt.Errorf("finish snapshot: %w", err)
+	}
+	if err := k.store.fs.Rename(k.tmp, filepath.Join(k.store.dir, k.meta.ID)); err != nil {
+		return fmt.Errorf("finish snapshot: %w", err)
+	}
+	if err := k.store.fs.SyncDir(k.store.dir); err != nil {
+		return fmt.Errorf("finish snapshot: %w", err)
+	}
+	return nil
+}
+
+// Cancel gives the snapshot up; after Close it does nothing.
+func (k *sink) Cancel() error {
+	if k.ended {
+		return nil
+	}
+	k.ended, k.err = true, errCancelled
+	k.block = nil
+	return errors.Join(k.file.Close(), k.store.fs.Remove(k.tmp))
+}

@@ -1,0 +1,224 @@
+// Package snapshot is a raft.SnapshotStore: each snapshot is a folder with the
+// state in checked blocks and a small file that describes it. It does not know
+// what the state holds.
+//
+//	<dir>/<term %016x>-<index %016x>-<random>/state.bin   blocks: u32 bytes, u32 crc, payload
+//	                                         /meta.json   a line with its checksum, then JSON
+//
+// A snapshot counts once its folder has lost its ".tmp": state and description
+// are synced, then the folder, then it is renamed, then the parent is synced.
+package snapshot
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"warren/storage/vfs"
+)
+
+const (
+	tmpSuffix     = ".tmp"     // not finished, or being removed
+	damagedSuffix = ".damaged" // set aside after a checksum failure, for a human to look at
+
+	stateFile = "state.bin"
+	metaFile  = "meta.json"
+	// metaBytesMax bounds what is read of a description.
+	metaBytesMax = 4 << 20
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ErrDamaged says that a snapshot's bytes are not those that were written.
+var ErrDamaged = errors.New("snapshot is damaged")
+
+// Store is a folder of snapshots. Safe for concurrent use.
+type Store struct {
+	fs     vfs.FS
+	dir    string
+	retain int
+	log    *slog.Logger
+
+	mu sync.Mutex // guards moving and removing folders
+}
+
+// Open opens the snapshots in dir, makes the folder if need be, and removes
+// what an earlier process left unfinished. It keeps the newest retain ones.
+func Open(fs vfs.FS, dir string, retain int, log *slog.Logger) (*Store, error) {
+	if retain < 1 {
+		return nil, fmt.Errorf("keep %d snapshots: must be at least 1", retain)
+	}
+	if err := fs.MkdirAll(dir); err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	if err := fs.SyncDir(filepath.Dir(dir)); err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	s := &Store{fs: fs, dir: dir, retain: retain, log: log}
+	names, err := fs.List(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, tmpSuffix) {
+			if err := fs.Remove(filepath.Join(dir, name)); err != nil {
+				return nil, fmt.Errorf("remove unfinished snapshot: %w", err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// Create begins a snapshot. It is raft.SnapshotStore's.
+func (s *Store) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration,
+	configurationIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	if version != raft.SnapshotVersionMax {
+		return nil, fmt.Errorf("create snapshot: version %d is not supported", version)
+	}
+	id := fmt.Sprintf("%016x-%016x-%s", term, index, strings.ToLower(rand.Text()[:8]))
+	tmp := filepath.Join(s.dir, id+tmpSuffix)
+	if err := s.fs.MkdirAll(tmp); err != nil {
+		return nil, fmt.Errorf("create snapshot: %w", err)
+	}
+	f, err := s.fs.Create(filepath.Join(tmp, stateFile))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create snapshot: %w", err), s.fs.Remove(tmp))
+	}
+	return &sink{
+		store: s, tmp: tmp, file: f, block: make([]byte, blockHeader, blockHeader+blockBytes),
+		meta: raft.SnapshotMeta{
+			Version: version, ID: id, Index: index, Term: term,
+			Configuration: c, ConfigurationIndex: configurationIndex,
+		},
+	}, nil
+}
+
+// List describes the snapshots, newest first. One whose description cannot be
+// read is left out, with an error in the log.
+func (s *Store) List() ([]*raft.SnapshotMeta, error) {
+	names, err := s.fs.List(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	var list []*raft.SnapshotMeta
+	for _, name := range names {
+		if strings.HasSuffix(name, tmpSuffix) || strings.HasSuffix(name, damagedSuffix) {
+			continue
+		}
+		meta, err := s.readMeta(name)
+		if err != nil {
+			s.log.Error("skip a snapshot", "snapshot", name, "err", err)
+			continue
+		}
+		list = append(list, meta)
+	}
+	slices.SortFunc(list, func(a, b *raft.SnapshotMeta) int {
+		return cmp.Or(cmp.Compare(b.Term, a.Term), cmp.Compare(b.Index, a.Index), cmp.Compare(b.ID, a.ID))
+	})
+	return list, nil
+}
+
+// Open opens a snapshot to restore it or to send it. Nothing is read of the
+// state yet: each block is checked before any byte of it is handed out.
+func (s *Store) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	r, err := s.LocalOpen(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	meta := r.Meta()
+	return &meta, r, nil
+}
+
+// LocalOpen is Open for those who want our own Reader.
+func (s *Store) LocalOpen(id string) (*Reader, error) {
+	meta, err := s.readMeta(id)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+	}
+	f, err := s.fs.Open(filepath.Join(s.dir, id, stateFile))
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+	}
+	return &Reader{store: s, meta: *meta, file: f}, nil
+}
+
+func (s *Store) readMeta(id string) (*raft.SnapshotMeta, error) {
+	f, err := s.fs.Open(filepath.Join(s.dir, id, metaFile))
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, metaBytesMax))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	var sum uint32
+	if len(b) < 9 {
+		return nil, fmt.Errorf("%w: description has %d bytes", ErrDamaged, len(b))
+	}
+	if _, err := fmt.Sscanf(string(b[:8]), "%08x", &sum); err != nil || crc32.Checksum(b[9:], castagnoli) != sum {
+		return nil, fmt.Errorf("%w: description", ErrDamaged)
+	}
+	var meta raft.SnapshotMeta
+	if err := json.Unmarshal(b[9:], &meta); err != nil {
+		return nil, fmt.Errorf("%w: description: %w", ErrDamaged, err)
+	}
+	return &meta, nil
+}
+
+func (s *Store) writeMeta(dir string, meta *raft.SnapshotMeta) error {
+	b, err := json.Marshal(meta)
+	if err != nil {
+		return err
+	}
+	f, err := s.fs.Create(filepath.Join(dir, metaFile))
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%08x\n%s", crc32.Checksum(b, castagnoli), b)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// reap removes the snapshots beyond the newest retain ones. Those who read one
+// just now go on reading. What it cannot remove the next Open does.
+func (s *Store) reap() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list, err := s.List()
+	if err != nil {
+		return err
+	}
+	for _, old := range list[min(s.retain, len(list)):] {
+		path := filepath.Join(s.dir, old.ID)
+		if err := s.fs.Rename(path, path+tmpSuffix); err != nil {
+			return fmt.Errorf("reap: %w", err)
+		}
+		if err := s.fs.Remove(path + tmpSuffix); err != nil {
+			return fmt.Errorf("reap: %w", err)
+		}
+	}
+	return nil
+}
+
+// setAside takes a damaged snapshot out of the list, so that the one before it
+// counts, here and for those that we send snapshots to.
+func (s *Store) setAside(id string, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	path := filepath.Join(s.dir, id)
+	err := s.fs.Rename(path, path+damagedSuffix)
+	s.log.Error("snapshot is damaged and set aside", "snapshot", id, "err", errors.Join(why, err))
+}

@@ -1,0 +1,185 @@
+package conform
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"warren/test/harness"
+)
+
+const amqp091Module = "github.com/rabbitmq/amqp091-go"
+
+// notForWarren are amqp091-go's tests that may be skipped or fail, and why.
+var notForWarren = map[string]string{
+	"TestConnection_Close_WhenMemoryAlarmIsActive": "sets RabbitMQ's memory watermark by rabbitmqctl",
+	"TestPlaintextDialTLS":                         "skips itself unless its address has RabbitMQ's default port",
+}
+
+// amqp091LogBytes is how much of the output of a failed test is shown.
+const amqp091LogBytes = 4 << 10
+
+// TestAMQP091GoIntegration runs the client library's own tests, unmodified but
+// for the port of the management API, through node 2 of a cluster.
+func TestAMQP091GoIntegration(t *testing.T) {
+	c := harness.Start(t, 3)
+	front := startFront(t, c.Node(2).AMQP())
+	dir := copyModule(t, amqp091Module)
+	replaceInTree(t, dir, "localhost:15672", front.api)
+	replaceInTree(t, dir, `"15672"`, `"`+front.apiPort()+`"`)
+
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-tags", "integration", "-json", "-count=1", "-timeout", "5m", ".")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "AMQP_URL=amqp://guest:guest@"+front.amqp+"/", "GOFLAGS=-mod=mod", "GOWORK=off")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	results := readResults(t, out)
+	err = cmd.Wait()
+	if results.passed == 0 {
+		t.Fatalf("no test of %s passed (%v):\n%s", amqp091Module, err, results.output(""))
+	}
+	results.judge(t)
+}
+
+// results are the outcomes of a run of `go test -json`.
+type results struct {
+	outcome map[string]string // pass, fail or skip, by test; subtests too
+	log     map[string]*strings.Builder
+	passed  int
+}
+
+func readResults(t *testing.T, r io.Reader) *results {
+	t.Helper()
+	res := &results{outcome: map[string]string{}, log: map[string]*strings.Builder{}}
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var e struct{ Action, Test, Output string }
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			e.Action, e.Output = "output", lines.Text()+"\n" // the go command's own words
+		}
+		switch e.Action {
+		case "output", "build-output":
+			if res.log[e.Test] == nil {
+				res.log[e.Test] = &strings.Builder{}
+			}
+			res.log[e.Test].WriteString(e.Output)
+		case "pass", "fail", "skip":
+			res.outcome[e.Test] = e.Action
+			if e.Test != "" && e.Action == "pass" {
+				res.passed++
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func (r *results) output(test string) string {
+	b := r.log[test]
+	if b == nil {
+		return ""
+	}
+	s := b.String()
+	if len(s) > amqp091LogBytes {
+		s = "...\n" + s[len(s)-amqp091LogBytes:]
+	}
+	return s
+}
+
+// judge fails unless all passed but the named ones, and says how many those were.
+func (r *results) judge(t *testing.T) {
+	t.Helper()
+	excused := 0
+	failed := false
+	for _, test := range slices.Sorted(maps.Keys(r.outcome)) {
+		outcome := r.outcome[test]
+		if test == "" || outcome == "pass" {
+			continue
+		}
+		top, _, _ := strings.Cut(test, "/")
+		if why, ok := notForWarren[top]; ok {
+			t.Logf("%s: %s, excused: it %s", test, outcome, why)
+			excused++
+			continue
+		}
+		failed = true
+		t.Errorf("%s: %s\n%s", test, outcome, r.output(test))
+	}
+	if r.outcome[""] != "pass" && !failed {
+		t.Errorf("the run as a whole did not pass:\n%s", r.output(""))
+	}
+	t.Logf("%d tests of %s passed, %d were excused", r.passed, amqp091Module, excused)
+}
+
+// copyModule copies a module out of the read-only module cache.
+func copyModule(t *testing.T, module string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd.Stderr = os.Stderr
+	b, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("find %s: %v", module, err)
+	}
+	from, to := strings.TrimSpace(string(b)), filepath.Join(t.TempDir(), "module")
+	err = filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), content, 0o644)
+	})
+	if err != nil {
+		t.Fatalf("copy %s: %v", module, err)
+	}
+	return to
+}
+
+// replaceInTree replaces a text in the Go files of a folder; it must be there.
+func replaceInTree(t *testing.T, dir, old, with string) {
+	t.Helper()
+	found := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(content), old) {
+			return err
+		}
+		found++
+		return os.WriteFile(path, []byte(strings.ReplaceAll(string(content), old, with)), 0o644)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found == 0 {
+		t.Fatalf("%q is not in %s any more", old, amqp091Module)
+	}
+}
