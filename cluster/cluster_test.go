@@ -368,7 +368,14 @@ func TestANodeComesBackOnAnotherPort(t *testing.T) {
 	meshed(t, nodes)
 	for i := range nodes {
 		n := nodes[i]
-		eventually(t, "addresses saved", func() bool { return len(n.identity.get().Members) == 2 })
+		eventually(t, "addresses saved", func() bool {
+			for _, other := range nodes {
+				if other != n && n.identity.get().Members[other.id] != other.Advertised() {
+					return false
+				}
+			}
+			return true
+		})
 		n.crash(t)
 		n.stop(t)
 		cfg := n.cfg

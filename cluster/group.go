@@ -67,6 +67,7 @@ type groupRaft struct {
 	transport groupTransport
 	notify    chan bool
 	ended     chan struct{} // closed when this run is being shut down
+	work      sync.WaitGroup
 }
 
 // Server is a member of a group.
@@ -317,7 +318,10 @@ func (g *Group) afterApply(entries int, _ int64, _ uint64) {
 }
 
 // spreadCommits tells the followers that an entry is committed. They learn it
-// with the next entry only; when none follows, a no-op does. No-ops ask for none.
+// with an entry that was sent later only; a no-op is one, and asks for none
+// itself. That others follow already is no reason to leave it out: they may
+// have been sent before the commit. One no-op at a time serves all entries of
+// a round trip.
 func (g *Group) spreadCommits(ctx context.Context) {
 	for {
 		select {
@@ -326,13 +330,15 @@ func (g *Group) spreadCommits(ctx context.Context) {
 			return
 		}
 		r := g.raft.Load()
-		if _, leads := r.leads(); !leads || r.LastIndex() > g.AppliedIndex() {
+		if _, leads := r.leads(); !leads {
 			continue
 		}
 		if c := g.apply.config.Load(); c != nil && len(c.servers) < 2 {
 			continue
 		}
-		r.ApplyLog(raft.Log{}, proposeWaitMax) // nobody waits for it
+		if err := g.wait(ctx, r, r.ApplyLog(raft.Log{}, proposeWaitMax)); err != nil {
+			g.log.Debug("spread a commit", "err", err)
+		}
 	}
 }
 

@@ -240,6 +240,7 @@ func TestMembersComeAndGo(t *testing.T) {
 		if l != a {
 			t.Fatalf("%s leads", l.id)
 		}
+		c.close(d)
 		c.mustProposeMany(a, "x", 10)
 		if err := a.group.AddNonvoter(t.Context(), b.id, 0); err != nil {
 			t.Fatal(err)
@@ -255,6 +256,7 @@ func TestMembersComeAndGo(t *testing.T) {
 		if err := a.group.AddVoter(t.Context(), b.id, index); err != nil {
 			t.Fatal(err)
 		}
+		must(t, c.open(d))
 		if err := a.group.AddVoter(t.Context(), d.id, 0); err != nil {
 			t.Fatal(err)
 		}

@@ -218,6 +218,7 @@ func (c *memCluster) stop() {
 	for _, n := range c.nodes {
 		c.close(n)
 	}
+	pause(time.Minute) // Raft leaves calls behind that end by their timeouts
 }
 
 func (c *memCluster) close(n *memNode) {

@@ -172,7 +172,7 @@ func (g *Group) startRun(replay bool) error {
 		return errors.Join(err, run.transport.Close())
 	}
 	run.Raft = r
-	g.work.Go(func() { g.leaders.drain(run) })
+	run.work.Go(func() { g.leaders.drain(run) })
 	g.proposing.Lock()
 	g.raft.Store(run)
 	g.proposing.Unlock()
@@ -244,6 +244,7 @@ func (g *Group) endRun(last bool) {
 		if err := f.Error(); err != nil {
 			g.log.Warn("stop raft", "err", err)
 		}
+		r.work.Wait()
 	}
 	g.completer.flush(ErrGroupClosed, last)
 }

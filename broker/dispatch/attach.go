@@ -24,7 +24,7 @@ func (q *Queue) Attach(c Consumer) error {
 		q.dequeue(i)
 	}
 	if h.attached {
-		q.leave(h)
+		q.leaveLevel(h)
 	} else {
 		q.ages++
 		h.age, h.attached = q.ages, true
@@ -48,21 +48,30 @@ func (q *Queue) taken(k Key) bool {
 	return false
 }
 
-// Detach ends a consumer, and says whether there was one. With requeue all
-// that k holds is ready again; without, it stays checked out to k until it is
-// settled or returned.
+// Detach ends a consumer, and says whether there was one. With requeue what k
+// holds is ready again, except what is settling: a client that acks and closes
+// its channel has acked. The rest, and without requeue all, stays checked out
+// to k until it is settled or returned.
 func (q *Queue) Detach(k Key, requeue bool) (existed bool) {
 	i, ok := q.byKey[k]
 	if !ok {
 		return false
 	}
 	existed = q.holders[i].attached
-	q.detach(i, requeue)
+	q.leave(i)
+	if requeue {
+		q.eachOf(i, func(seq mq.Seq, s slot) {
+			if s&settling == 0 {
+				q.giveBack(seq, s)
+			}
+		})
+	}
 	q.elect()
 	return existed
 }
 
-func (q *Queue) detach(i int32, requeue bool) {
+// leave ends what holder i is as a consumer. What it holds stays with it.
+func (q *Queue) leave(i int32) {
 	h := &q.holders[i]
 	if h.queued {
 		q.dequeue(i)
@@ -70,19 +79,14 @@ func (q *Queue) detach(i int32, requeue bool) {
 	if h.attached {
 		h.attached = false
 		q.attached--
-		q.leave(h)
+		q.leaveLevel(h)
 	}
-	if h.held == 0 {
-		q.release(i)
-		return
-	}
-	if requeue {
-		q.eachOf(i, q.giveBack) // and with the last one the holder is released
-	}
+	h.NoAck = false // what it claims from now on is to be settled
+	q.release(i)
 }
 
-// leave notes that a consumer is gone from its level; an empty level goes.
-func (q *Queue) leave(h *holder) {
+// leaveLevel notes that a consumer is gone from its level; an empty level goes.
+func (q *Queue) leaveLevel(h *holder) {
 	q.wanted -= h.mayHold()
 	l := q.level(h.Priority)
 	if l.attached--; l.attached == 0 {
@@ -91,10 +95,12 @@ func (q *Queue) leave(h *holder) {
 }
 
 // DropSession ends all that a node session has here, for good; what it holds
-// is ready again.
+// is ready again, also what is settling: its settlements may never count now.
 func (q *Queue) DropSession(s mq.SessionID) {
 	for _, k := range q.Keys(s) {
-		q.detach(q.byKey[k], true)
+		i := q.byKey[k]
+		q.leave(i)
+		q.eachOf(i, q.giveBack)
 	}
 	q.suspended = slices.DeleteFunc(q.suspended, func(x mq.SessionID) bool { return x == s })
 	q.elect()

@@ -404,6 +404,40 @@ func TestAClaimedMessageThatComesBackIsRedelivered(t *testing.T) {
 	}
 }
 
+func TestAnAckBeforeTheChannelClosesCounts(t *testing.T) {
+	q, l := New(false), messages(3)
+	attach(t, q, Consumer{Key: key(1, 1)})
+	drain(q, l, everything)
+	q.Settling(2)
+	q.Detach(key(1, 1), true)
+	attach(t, q, Consumer{Key: key(1, 2)})
+	wantSeqs(t, "what was not acked", drain(q, l, everything), 1, 3)
+	q.DropSession(1)
+	attach(t, q, Consumer{Key: key(2, 1)})
+	wantSeqs(t, "when its session ends the ack may be lost", drain(q, l, everything), 1, 2, 3)
+}
+
+func TestManyReturnsThatAreSettledLeaveTheHeap(t *testing.T) {
+	q, l := New(false), messages(2000)
+	k := key(1, 1)
+	attach(t, q, Consumer{Key: k})
+	all := seqs(drain(q, l, everything))
+	q.Return(k, all)
+	q.Settled(1, 1990)
+	for seq := range mq.Seq(1990) {
+		l.gone[seq+1] = true
+	}
+	q.Claim(k, []mq.Seq{1995}, l)
+	q.Return(k, []mq.Seq{1995})
+	if len(q.returns) != 10 {
+		t.Errorf("the heap has %d", len(q.returns))
+	}
+	q.Link(k, 100, 0)
+	if got := len(drain(q, l, everything)); got != 10 {
+		t.Errorf("got %d", got)
+	}
+}
+
 func TestReconcileReturnsWhatTheNodeDoesNotHave(t *testing.T) {
 	q, l := New(false), messages(6)
 	k := key(1, 1)

@@ -129,8 +129,8 @@ func (m *model) checkOut(t *rapid.T, seq mq.Seq, k Key, noAck, redelivered bool)
 	m.held[seq] = &modelHeld{k, noAck}
 }
 
-func (m *model) requeue(k Key) {
-	maps.DeleteFunc(m.held, func(_ mq.Seq, h *modelHeld) bool { return h.k == k })
+func (m *model) requeue(k Key, settling bool) {
+	maps.DeleteFunc(m.held, func(_ mq.Seq, h *modelHeld) bool { return h.k == k && (settling || !h.settling) })
 }
 
 // check holds the queue against the model.
@@ -222,7 +222,7 @@ func TestQueueAgreesWithTheModel(t *testing.T) {
 				}
 				delete(m.consumers, k)
 				if requeue {
-					m.requeue(k)
+					m.requeue(k, false)
 				}
 				m.refresh()
 			},
@@ -232,7 +232,7 @@ func TestQueueAgreesWithTheModel(t *testing.T) {
 				delete(m.suspended, s)
 				for c := range 3 {
 					delete(m.consumers, key(int(s), c))
-					m.requeue(key(int(s), c))
+					m.requeue(key(int(s), c), true)
 				}
 				m.refresh()
 			},
