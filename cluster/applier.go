@@ -24,9 +24,8 @@ type applier struct {
 	// onRestore hears of every snapshot that Raft wants restored, before it is
 	// (an error refuses it); the function it answers is called after it.
 	onRestore func(m raft.SnapshotMeta) (after func(), err error)
-	// onApplied hears of every batch: how many real entries of how many bytes,
-	// and the index of the last entry of any kind.
-	onApplied func(entries int, bytes int64, last uint64)
+	// onApplied hears of every batch, and how many real entries it had.
+	onApplied func(entries int)
 
 	entries []Entry // reused between batches
 
@@ -98,7 +97,7 @@ func (a *applier) ApplyBatch(logs []*raft.Log) []any {
 	if last > applied {
 		a.setApplied(last)
 	}
-	a.onApplied(count, bytes, last)
+	a.onApplied(count)
 	return results
 }
 

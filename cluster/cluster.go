@@ -228,7 +228,10 @@ func (c *Cluster) serveRoles(m *mux, wire *gossipWire) {
 	m.accept[roleLane] = func(_ context.Context, conn net.Conn, h hello) {
 		held := &heldConn{Conn: conn, closed: make(chan struct{})}
 		c.lanes.accept(c.life, held, h.id)
-		<-held.closed // the mux closes what this function leaves
+		select { // the mux closes what this function leaves
+		case <-held.closed:
+		case <-c.life.Done(): // nobody may have taken it any more
+		}
 	}
 	m.accept[roleBulk] = func(_ context.Context, conn net.Conn, h hello) {
 		c.report(h, serveBulk(conn, c.groups.transport))

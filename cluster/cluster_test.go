@@ -149,7 +149,12 @@ func loopback(t *testing.T) Config {
 // start starts a node; prepare, if not nil, runs before the network does.
 func start(t *testing.T, cfg Config, prepare func(*Cluster)) *node {
 	t.Helper()
-	c, err := New(cfg, testLog(t))
+	return startWith(t, cfg, testLog(t), prepare)
+}
+
+func startWith(t *testing.T, cfg Config, log *slog.Logger, prepare func(*Cluster)) *node {
+	t.Helper()
+	c, err := New(cfg, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -463,4 +468,10 @@ func TestTwoProcessesCannotShareADataDirectory(t *testing.T) {
 	if _, err := New(n.cfg, testLog(t)); err == nil {
 		t.Error("a second one opened it")
 	}
+}
+
+// startLogged starts a node that logs into w.
+func startLogged(t *testing.T, cfg Config, w *logged) *node {
+	t.Helper()
+	return startWith(t, cfg, slog.New(slog.NewTextHandler(w, nil)), nil)
 }

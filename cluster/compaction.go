@@ -65,7 +65,8 @@ func (g *Group) snapshotNow(ctx context.Context, r *groupRaft) error {
 		f := r.Raft.Snapshot()
 		err := f.Error()
 		if err == nil {
-			g.countSnapshot(f)
+			g.snapshots.taken.Add(1)
+			g.noteNewest()
 		}
 		answer <- err
 	}()
@@ -80,8 +81,8 @@ func (g *Group) snapshotNow(ctx context.Context, r *groupRaft) error {
 	return nil
 }
 
-func (g *Group) countSnapshot(f raft.SnapshotFuture) {
-	g.snapshots.taken.Add(1)
+// noteNewest remembers the newest snapshot's place and size.
+func (g *Group) noteNewest() {
 	if list, err := g.stores.snapshots.List(); err == nil && len(list) > 0 {
 		g.snapshots.lastIndex.Store(list[0].Index)
 		g.snapshots.lastBytes.Store(list[0].Size)

@@ -199,7 +199,9 @@ func (g *Group) WaitApplied(ctx context.Context, index uint64) error {
 	}
 }
 
-// CommitIndex is the newest index that this node knows to be committed.
+// CommitIndex is the newest index that this node knows to be committed. It may
+// be that of a no-op, which followers apply later than the entry before it:
+// whoever waits for an entry everywhere should wait for that entry's own index.
 func (g *Group) CommitIndex() uint64 {
 	if r := g.raft.Load(); r != nil {
 		return r.CommitIndex()
@@ -308,7 +310,7 @@ func (g *Group) beforeRestore(m raft.SnapshotMeta) (after func(), err error) {
 }
 
 // afterApply runs on Raft's apply goroutine.
-func (g *Group) afterApply(entries int, _ int64, _ uint64) {
+func (g *Group) afterApply(entries int) {
 	if g.apply.bytesSince.Load() >= g.snapshotThreshold() {
 		signal(g.grown)
 	}

@@ -54,13 +54,15 @@ const (
 	helloNotFormed    // the role is for members, and one side is none yet
 	helloOldTimes     // an incarnation that the survivors cut off, or one to come
 	helloSelf         // the node dialled itself
-	helloStopping
+	helloWantsSecret  // sent without TLS by a node that has a secret
+	helloHasNoSecret  // sent to a TLS handshake by a node that has none
 )
 
 var (
 	errNotWarren    = errors.New("not a warren cluster port")
 	errWantsSecret  = errors.New("the peer expects a cluster secret and this node has none")
 	errHasSecret    = errors.New("the peer uses a cluster secret and this node has none")
+	errNoSecret     = errors.New("the peer does not use a cluster secret and this node does")
 	errHelloRefused = errors.New("hello refused")
 	errSelf         = errors.New("the address is this node's own")
 )
@@ -158,10 +160,7 @@ func appendWelcome(dst []byte, w welcome) []byte {
 
 func readWelcome(r io.Reader) (welcome, error) {
 	var b [answerBytes]byte
-	if n, err := io.ReadFull(r, b[:]); err != nil {
-		if n > 0 && b[0] == 0x15 { // a TLS alert record
-			return welcome{}, errWantsSecret
-		}
+	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return welcome{}, fmt.Errorf("read answer to hello: %w", err)
 	}
 	if string(b[:4]) != helloMagic {
@@ -194,8 +193,8 @@ func (w welcome) err(version byte) error {
 		why = "the peer does not know the cluster yet"
 	case helloOldTimes:
 		why = fmt.Sprintf("the peer is in incarnation %d of the cluster", w.incarnation)
-	case helloStopping:
-		why = "the peer is stopping"
+	case helloWantsSecret:
+		return errWantsSecret
 	default:
 		why = fmt.Sprintf("status %d", w.status)
 	}

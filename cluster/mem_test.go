@@ -163,7 +163,7 @@ type memNode struct {
 
 // memCluster is one group on several nodes in one process.
 type memCluster struct {
-	t     *testing.T
+	t     testing.TB
 	net   *memNet
 	opts  GroupOptions
 	nodes []*memNode
@@ -172,7 +172,7 @@ type memCluster struct {
 const testGroup = 5
 
 // newMemCluster prepares n nodes; the first founders of them start the group.
-func newMemCluster(t *testing.T, n, founders int, meta bool) *memCluster {
+func newMemCluster(t testing.TB, n, founders int, meta bool) *memCluster {
 	c := &memCluster{t: t, net: &memNet{nodes: map[string]*memTransport{}, cut: map[string]bool{}}, opts: GroupOptions{Meta: meta}}
 	for i := range n {
 		id := string(rune('a' + i))

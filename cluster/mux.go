@@ -18,6 +18,7 @@ import (
 
 const (
 	handshakeTimeout = 5 * time.Second
+	turnAwayMax      = 200 * time.Millisecond
 	// strangersMax bounds connections that have not said a valid hello yet.
 	strangersMax = 256
 	// userTimeout ends a connection whose bytes nobody acknowledges; a receiver
@@ -129,13 +130,24 @@ func (m *mux) welcome(ctx context.Context, c net.Conn) (net.Conn, hello, error) 
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
 	conn := c
 	if m.creds != nil {
-		t := tls.Server(c, m.creds.config())
+		first := make([]byte, len(helloMagic))
+		if _, err := io.ReadFull(c, first); err != nil {
+			return nil, hello{}, err
+		}
+		if string(first) == helloMagic {
+			m.turnAway(c, helloWantsSecret)
+			return nil, hello{}, errNoSecret
+		}
+		t := tls.Server(&begunConn{Conn: c, first: first}, m.creds.config())
 		if err := t.HandshakeContext(ctx); err != nil {
 			return nil, hello{}, acceptError(err)
 		}
 		conn = t
 	}
 	h, status, err := readHello(conn)
+	if errors.Is(err, errHasSecret) {
+		m.turnAway(c, helloHasNoSecret)
+	}
 	if err != nil && status == helloOK {
 		return nil, h, err // not even a hello: no answer
 	}
@@ -147,11 +159,44 @@ func (m *mux) welcome(ctx context.Context, c net.Conn) (net.Conn, hello, error) 
 	if _, werr := conn.Write(appendWelcome(nil, w)); werr != nil && err == nil {
 		err = fmt.Errorf("answer hello: %w", werr)
 	}
+	if status == helloBadRole || status == helloBadVersion {
+		drain(c) // the rest of the hello was not read
+	}
 	if err != nil {
 		return nil, h, err
 	}
 	setSocket(c, h.role)
 	return conn, h, c.SetDeadline(time.Time{})
+}
+
+// turnAway tells a caller that speaks TLS where this node does not, or the other
+// way round, and lets it read that before the connection is reset.
+func (m *mux) turnAway(c net.Conn, status byte) {
+	c.Write(appendWelcome(nil, welcome{status: status, id: m.id.get().ID}))
+	drain(c)
+}
+
+// drain reads what is left, so that closing does not reset the connection
+// before the other side has read its answer.
+func drain(c net.Conn) {
+	c.SetReadDeadline(time.Now().Add(turnAwayMax))
+	io.CopyN(io.Discard, c, helloBytes+addrBytesMax+4096)
+}
+
+// begunConn is a connection whose first bytes were read already.
+type begunConn struct {
+	net.Conn
+	first []byte
+}
+
+// Read implements net.Conn.
+func (b *begunConn) Read(p []byte) (int, error) {
+	if len(b.first) > 0 {
+		n := copy(p, b.first)
+		b.first = b.first[n:]
+		return n, nil
+	}
+	return b.Conn.Read(p)
 }
 
 // judge decides what a well-formed hello is told.
@@ -182,11 +227,7 @@ func (m *mux) judge(conn net.Conn, self *nodeFile, h hello) (byte, error) {
 }
 
 func acceptError(err error) error {
-	var header tls.RecordHeaderError
-	switch {
-	case errors.As(err, &header):
-		return fmt.Errorf("the peer does not use a cluster secret, this node does: %w", err)
-	case strings.Contains(err.Error(), "remote error"):
+	if strings.Contains(err.Error(), "remote error") {
 		return fmt.Errorf("the peer does not take this node's certificate, is the cluster secret the same? %w", err)
 	}
 	return fmt.Errorf("TLS: %w", err)
@@ -253,7 +294,7 @@ func dialError(err error) error {
 	var header tls.RecordHeaderError
 	switch {
 	case errors.As(err, &header):
-		return fmt.Errorf("the peer does not use a cluster secret, this node does: %w", err)
+		return fmt.Errorf("%w: %w", errNoSecret, err)
 	case strings.Contains(err.Error(), "remote error: tls"):
 		return fmt.Errorf("%w: the peer does not take this node's certificate: %w", errOtherSecret, err)
 	}
@@ -263,7 +304,7 @@ func dialError(err error) error {
 // complainOnce logs a secret that does not fit, once per address in 10 s: the
 // callers retry for ever and would bury it.
 func (m *mux) complainOnce(addr string, err error) {
-	if !errors.Is(err, errOtherSecret) && !errors.Is(err, errWantsSecret) && !strings.Contains(err.Error(), "cluster secret") {
+	if !errors.Is(err, errOtherSecret) && !errors.Is(err, errWantsSecret) && !errors.Is(err, errNoSecret) {
 		return
 	}
 	m.mu.Lock()

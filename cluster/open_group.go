@@ -89,6 +89,7 @@ func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o Gro
 		g.leaders.requestRestart(restartReason{why: "proposals are refused because of a leadership transfer that does not end"})
 	})
 	g.apply = &applier{machine: m, fatal: seat.fatal, onRestore: g.beforeRestore, onApplied: g.afterApply}
+	g.noteNewest()
 	if err := g.startRun(false); err != nil {
 		halt()
 		return nil, errors.Join(fmt.Errorf("open group %d: %w", gid, err), stores.close())

@@ -126,8 +126,8 @@ func (p *plan) even() (Move, bool) {
 	var best Move
 	gap := 1 // moving one from a to b helps only if a leads at least two more
 	for _, g := range p.groups {
-		if g.Leader == "" {
-			continue
+		if !slices.Contains(p.ids, g.Leader) {
+			continue // nobody leads, or somebody who cannot hand over
 		}
 		for _, to := range p.ids {
 			d := p.leads[g.Leader] - p.leads[to]

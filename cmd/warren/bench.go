@@ -37,6 +37,7 @@ type benchOptions struct {
 	durable    bool
 	autoAck    bool
 	keep       bool
+	local      int // nodes of a cluster of its own; 0 is none
 }
 
 func benchCommand() *cobra.Command {
@@ -47,14 +48,18 @@ func benchCommand() *cobra.Command {
 		Long:  benchHelp,
 		Example: `  warren bench
   warren bench --url amqp://127.0.0.1:5672,amqp://127.0.0.1:5673 --queues 10 --publishers 4 --consumers 4
-  warren bench --rate 3000 --time 30s
+  warren bench --local 3 --rate 3000 --time 30s
   warren bench --durable=false --auto-ack --confirm-window 0`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return err
 			}
-			return bench(c.Context(), o, c.OutOrStdout(), onTerminal(c.OutOrStdout()))
+			out := c.OutOrStdout()
+			if o.local > 0 {
+				return benchLocal(c.Context(), o, out)
+			}
+			return bench(c.Context(), o, out, onTerminal(out))
 		},
 	}
 	f := c.Flags()
@@ -71,6 +76,7 @@ func benchCommand() *cobra.Command {
 	f.BoolVar(&o.durable, "durable", true, "durable queues and persistent messages")
 	f.BoolVar(&o.autoAck, "auto-ack", false, "consume without acknowledgements")
 	f.StringVar(&o.prefix, "queue-prefix", "warren-bench", "`text` that the queues' names begin with")
+	f.IntVar(&o.local, "local", 0, "start a cluster of `N` nodes on this machine for it, and stop it at the end")
 	f.BoolVar(&o.keep, "keep", false, "leave the queues there at the end")
 	return c
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -99,6 +100,7 @@ func fetchStatus(ctx context.Context, node string, queues int) ([]byte, error) {
 
 // printStatus prints three tables; nodes are shown by name.
 func printStatus(out io.Writer, st management.Status) error {
+	slices.SortFunc(st.Members, func(a, b management.Member) int { return strings.Compare(a.Name, b.Name) })
 	names := make(map[string]string, len(st.Members))
 	for _, m := range st.Members {
 		names[m.ID] = m.Name
@@ -136,6 +138,7 @@ func printStatus(out io.Writer, st management.Status) error {
 		for i, r := range g.Replicas {
 			replicas[i] = name(r)
 		}
+		slices.Sort(replicas)
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\n", id, name(g.Leader), g.Term, g.CommitIndex, g.AppliedIndex, strings.Join(replicas, " "))
 	}
 	fmt.Fprintln(w, "\nVHOST\tQUEUE\tKIND\tGROUP\tLEADER\tREADY\tUNACKED\tCONSUMERS")

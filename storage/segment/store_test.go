@@ -3,7 +3,6 @@ package segment
 import (
 	"bytes"
 	"fmt"
-	"math/rand"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -11,7 +10,11 @@ import (
 
 func body(q, seq uint64, n int) []byte {
 	b := make([]byte, n)
-	rand.New(rand.NewSource(int64(q<<32 | seq))).Read(b)
+	x := q<<32 | seq
+	for i := range b {
+		x = x*6364136223846793005 + 1442695040888963407
+		b[i] = byte(x >> 56)
+	}
 	return b
 }
 
@@ -299,7 +302,7 @@ func BenchmarkDrop(b *testing.B) {
 func BenchmarkView(b *testing.B) {
 	s, payload := NewStore(), make([]byte, 64)
 	for seq := uint64(1); seq <= 1_000_000; seq++ {
-		s.Put(seq%100, seq, 0, 0, -1, payload)
+		s.Put(seq%100, seq/100+1, 0, 0, -1, payload)
 	}
 	b.ResetTimer()
 	for range b.N {

@@ -2,6 +2,7 @@ package conform
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -22,6 +23,16 @@ const amqp091Module = "github.com/rabbitmq/amqp091-go"
 var notForWarren = map[string]string{
 	"TestConnection_Close_WhenMemoryAlarmIsActive": "sets RabbitMQ's memory watermark by rabbitmqctl",
 	"TestPlaintextDialTLS":                         "skips itself unless its address has RabbitMQ's default port",
+}
+
+// notYet are tests of what Warren does not have yet. One that passes must leave
+// the list.
+var notYet = map[string]string{
+	"TestConnectionRecoveryExhaustionDoesNotPanic":        "x-max-length",
+	"TestConnectionRecoverySkipAndContinue":               "x-max-length",
+	"TestConnectionRecoverySkipAndContinueNoInfiniteLoop": "x-max-length",
+	"TestDeclareArgsRejectToDeadLetterQueue":              "x-dead-letter-exchange",
+	"TestDeclareArgsXMessageTTL":                          "x-message-ttl",
 }
 
 // amqp091LogBytes is how much of the output of a failed test is shown.
@@ -59,16 +70,20 @@ func TestAMQP091GoIntegration(t *testing.T) {
 type results struct {
 	outcome map[string]string // pass, fail or skip, by test; subtests too
 	log     map[string]*strings.Builder
+	seconds map[string]float64 // by test
 	passed  int
 }
 
 func readResults(t *testing.T, r io.Reader) *results {
 	t.Helper()
-	res := &results{outcome: map[string]string{}, log: map[string]*strings.Builder{}}
+	res := &results{outcome: map[string]string{}, log: map[string]*strings.Builder{}, seconds: map[string]float64{}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var e struct{ Action, Test, Output string }
+		var e struct {
+			Action, Test, Output string
+			Elapsed              float64
+		}
 		if json.Unmarshal(lines.Bytes(), &e) != nil {
 			e.Action, e.Output = "output", lines.Text()+"\n" // the go command's own words
 		}
@@ -79,7 +94,7 @@ func readResults(t *testing.T, r io.Reader) *results {
 			}
 			res.log[e.Test].WriteString(e.Output)
 		case "pass", "fail", "skip":
-			res.outcome[e.Test] = e.Action
+			res.outcome[e.Test], res.seconds[e.Test] = e.Action, e.Elapsed
 			if e.Test != "" && e.Action == "pass" {
 				res.passed++
 			}
@@ -108,12 +123,24 @@ func (r *results) judge(t *testing.T) {
 	t.Helper()
 	excused := 0
 	failed := false
+	for test, lacks := range notYet {
+		switch r.outcome[test] {
+		case "pass":
+			t.Errorf("%s passes now: take it off the list of what waits for %s", test, lacks)
+		case "fail":
+			t.Logf("%s: fails, excused: %s is not there yet", test, lacks)
+			excused++
+		}
+	}
 	for _, test := range slices.Sorted(maps.Keys(r.outcome)) {
 		outcome := r.outcome[test]
 		if test == "" || outcome == "pass" {
 			continue
 		}
 		top, _, _ := strings.Cut(test, "/")
+		if _, ok := notYet[top]; ok {
+			continue
+		}
 		if why, ok := notForWarren[top]; ok {
 			t.Logf("%s: %s, excused: it %s", test, outcome, why)
 			excused++
@@ -122,10 +149,24 @@ func (r *results) judge(t *testing.T) {
 		failed = true
 		t.Errorf("%s: %s\n%s", test, outcome, r.output(test))
 	}
-	if r.outcome[""] != "pass" && !failed {
+	if r.outcome[""] != "pass" && !failed && excused == 0 {
 		t.Errorf("the run as a whole did not pass:\n%s", r.output(""))
 	}
 	t.Logf("%d tests of %s passed, %d were excused", r.passed, amqp091Module, excused)
+	r.showSlowest(t)
+}
+
+// slowestShown is how many of the slowest tests a run names.
+const slowestShown = 5
+
+func (r *results) showSlowest(t *testing.T) {
+	t.Helper()
+	tests := slices.SortedFunc(maps.Keys(r.seconds), func(a, b string) int { return cmp.Compare(r.seconds[b], r.seconds[a]) })
+	for _, test := range tests[:min(len(tests), slowestShown+1)] {
+		if test != "" {
+			t.Logf("%6.1f s %s", r.seconds[test], test)
+		}
+	}
 }
 
 // copyModule copies a module out of the read-only module cache.

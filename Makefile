@@ -1,0 +1,36 @@
+# For habits. `make` alone says what there is.
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ROUNDS      = 20
+FUZZTIME    = 60s
+BENCH       =
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/warren
+	@mkdir -p bin
+	go build -o bin/warren ./cmd/warren
+
+check: ## vet, staticcheck and all tests that start no processes: a minute
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go test -race -short ./...
+
+test: ## everything, as CI does
+	./test.sh
+
+bench: build ## load on a cluster of three of its own; BENCH='--queues 10 --publishers 4' for more
+	bin/warren bench --local 3 $(BENCH)
+
+chaos: build ## ROUNDS=20 rounds of kill -9; SEED=n repeats the moments of a run
+	WARREN_BINARY=$(CURDIR)/bin/warren ROUNDS=$(ROUNDS) go test -count=1 -v -timeout 2h ./test/chaos
+
+fuzz: ## every fuzz test for FUZZTIME=60s
+	@set -e; for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; \
+	done
+
+.PHONY: help build check test bench chaos fuzz

@@ -1,0 +1,165 @@
+package vfs
+
+import (
+	"errors"
+	"io"
+	"testing"
+)
+
+func write(t *testing.T, f File, s string) {
+	t.Helper()
+	if _, err := f.Write([]byte(s)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func content(t *testing.T, fs FS, name string) string {
+	t.Helper()
+	f, err := fs.Open(name)
+	if err != nil {
+		return "(" + err.Error() + ")"
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestACrashTakesWhatWasNotSynced(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		syncFile, syncDir bool
+		loss              Loss
+		want              string
+	}{
+		{"nothing synced", false, false, LoseAll, "(open /d/f: file does not exist)"},
+		{"only the file", true, false, LoseAll, "(open /d/f: file does not exist)"},
+		{"only the folder", false, true, LoseAll, ""},
+		{"both", true, true, LoseAll, "0123456789"},
+		{"torn", false, true, LoseHalf, "01234"},
+		{"lucky", false, false, LoseNothing, "0123456789"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := NewMem()
+			if err := errors.Join(m.MkdirAll("/d"), m.SyncDir("/")); err != nil {
+				t.Fatal(err)
+			}
+			f, err := m.Create("/d/f")
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, f, "0123456789")
+			if c.syncFile {
+				err = errors.Join(err, f.Sync())
+			}
+			if c.syncDir {
+				err = errors.Join(err, m.SyncDir("/d"))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := content(t, m.Crash(c.loss), "/d/f"); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+			if got := content(t, m, "/d/f"); got != "0123456789" {
+				t.Errorf("the living one has %q", got)
+			}
+		})
+	}
+}
+
+func TestARenameIsDurableWithItsFolder(t *testing.T) {
+	m := NewMem()
+	f, err := m.Create("/old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, "x")
+	if err := errors.Join(f.Sync(), m.SyncDir("/"), m.Rename("/old", "/new")); err != nil {
+		t.Fatal(err)
+	}
+	crashed := m.Crash(LoseAll)
+	if content(t, crashed, "/old") != "x" || content(t, crashed, "/new") == "x" {
+		t.Error("a rename survived without SyncDir")
+	}
+	if err := m.SyncDir("/"); err != nil {
+		t.Fatal(err)
+	}
+	crashed = m.Crash(LoseAll)
+	if content(t, crashed, "/old") == "x" || content(t, crashed, "/new") != "x" {
+		t.Error("a synced rename was lost")
+	}
+}
+
+func TestAnInjectedErrorStopsTheCall(t *testing.T) {
+	m := NewMem()
+	want := errors.New("no")
+	m.Inject(func(op Op, name string) error {
+		if op == OpSync {
+			return want
+		}
+		return nil
+	})
+	f, err := m.Create("/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, "x")
+	if err := f.Sync(); !errors.Is(err, want) {
+		t.Errorf("got %v", err)
+	}
+	if err := m.SyncDir("/"); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, m.Crash(LoseAll), "/f"); got != "" {
+		t.Errorf("a failed sync kept %q", got)
+	}
+}
+
+// Both file systems answer the same to the same calls.
+func TestMemDoesWhatTheRealOneDoes(t *testing.T) {
+	script := func(fs FS, root string) (log []string) {
+		say := func(s string, err error) {
+			if err != nil {
+				s += " failed"
+			}
+			log = append(log, s)
+		}
+		say("mkdir", fs.MkdirAll(root+"/a/b"))
+		f, err := fs.Create(root + "/a/f")
+		say("create", err)
+		_, err = f.Write([]byte("hello"))
+		say("write", err)
+		say("close", errors.Join(f.Sync(), f.Close(), fs.SyncDir(root+"/a")))
+		_, err = fs.Create(root + "/none/f")
+		say("create in nothing", err)
+		_, err = fs.Open(root + "/a/none")
+		say("open nothing", err)
+		names, err := fs.List(root + "/a")
+		for _, n := range names {
+			say("has "+n, err)
+		}
+		say("move", fs.Rename(root+"/a/f", root+"/a/b/g"))
+		say("move nothing", fs.Rename(root+"/a/f", root+"/a/h"))
+		r, err := fs.Open(root + "/a/b/g")
+		say("open", err)
+		b := make([]byte, 10)
+		n, err := r.ReadAt(b, 3)
+		say("read at "+string(b[:n]), err)
+		size, err := r.Size()
+		say(string(rune('0'+size)), err)
+		say("remove", fs.Remove(root+"/a"))
+		say("remove nothing", fs.Remove(root+"/a"))
+		_, err = fs.List(root + "/a")
+		say("list nothing", err)
+		return log
+	}
+	want := script(OS{}, t.TempDir())
+	got := script(NewMem(), "/root")
+	for i := range want {
+		if i >= len(got) || got[i] != want[i] {
+			t.Fatalf("step %d: got %q, want %q", i, got, want)
+		}
+	}
+}

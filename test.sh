@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Installs what the tests need into .venv and runs them all. It needs Go and
+# Python 3, and the package registries the first time.
+#
+#   ./test.sh             everything
+#   ./test.sh vet go      only these sections (see below for their names)
+#
+# Every section runs, whatever became of those before it; the summary at the
+# end says which failed.
+set -u
+cd "$(dirname "$0")" || exit 1
+
+STATICCHECK=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VENV=.venv
+export WARREN_BINARY="$PWD/bin/warren"
+
+bold='' plain=''
+if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
+
+names=() outcomes=() times=()
+passed=0 failed=0
+only=("$@")
+
+wanted() {
+	[ ${#only[@]} -eq 0 ] && return 0
+	local o
+	for o in "${only[@]}"; do [ "$o" = "$1" ] && return 0; done
+	return 1
+}
+
+# section NAME TITLE COMMAND... runs a section and notes how it ended.
+section() {
+	local name=$1 title=$2
+	shift 2
+	wanted "$name" || return 0
+	printf '\n%s== %s: %s%s\n' "$bold" "$name" "$title" "$plain"
+	local begin=$SECONDS outcome=ok
+	if "$@"; then passed=$((passed + 1)); else outcome=FAILED failed=$((failed + 1)); fi
+	names+=("$name") outcomes+=("$outcome") times+=("$((SECONDS - begin))")
+	printf '== %s: %s after %d s\n' "$name" "$outcome" "$((SECONDS - begin))"
+}
+
+tools() {
+	local missing=0
+	command -v go >/dev/null || { echo 'Go is not installed: https://go.dev/dl/' >&2; missing=1; }
+	command -v python3 >/dev/null || { echo 'Python 3 is not installed' >&2; missing=1; }
+	[ $missing -eq 0 ] || return 1
+	go version
+	if [ ! -x $VENV/bin/python ]; then
+		rm -rf $VENV
+		python3 -m venv $VENV || {
+			echo 'python3 -m venv does not work here; on Debian: apt-get install python3-venv' >&2
+			return 1
+		}
+	fi
+	# The newest pika is wanted; without a network, the one that is there will do.
+	$VENV/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -r test/pika/requirements.txt ||
+		$VENV/bin/python -c 'import pika, pytest' || return 1
+	$VENV/bin/python -c 'import pika, pytest, sys; print("Python", sys.version.split()[0], "pika", pika.__version__, "pytest", pytest.__version__)'
+	go mod download
+}
+
+unit() { go test -race -short ./...; }
+
+build() { mkdir -p bin && go build -o "$WARREN_BINARY" ./cmd/warren && "$WARREN_BINARY" version; }
+
+pika() { (cd test/pika && "../../$VENV/bin/python" -B -m pytest); }
+
+conform() { go test -count=1 -v -timeout 6m ./test/conform; }
+
+chaos() { go test -count=1 -v -timeout 20m ./test/chaos; }
+
+section tools 'Go, Python and what they need' tools
+section vet 'go vet' go vet ./...
+section staticcheck "staticcheck ${STATICCHECK##*@}" go run "$STATICCHECK" ./...
+section unit 'all packages, with the race detector, without real processes' unit
+section build 'the binary' build
+section pika "RabbitMQ's tutorials in pika, on every pair of nodes" pika
+section conform "amqp091-go's own integration tests" conform
+section chaos 'kill -9, freezing and restarting real nodes' chaos
+
+printf '\n%s== summary%s\n' "$bold" "$plain"
+for i in "${!names[@]}"; do
+	printf '%-12s %-7s %4d s\n' "${names[$i]}" "${outcomes[$i]}" "${times[$i]}"
+done
+printf '\nsections: %d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
