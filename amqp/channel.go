@@ -107,6 +107,7 @@ func (s *slot) open() error {
 	}
 	s.ch = &channel{number: s.number}
 	s.conn.server.count.channelsOpened.Add(1)
+	s.conn.channels.Add(1)
 	s.reply(&wire.ChannelOpenOk{})
 	return nil
 }
@@ -143,6 +144,7 @@ func (s *slot) leave(ch *channel, answer func()) {
 	}
 	s.ch = nil
 	c.server.count.channelsClosed.Add(1)
+	c.channels.Add(-1)
 	// Neither way can fail: finish answers nil.
 	if len(consumers) > 0 {
 		_ = s.slowly(finish)

@@ -21,6 +21,7 @@ import (
 // they say otherwise; serve runs on it.
 type conn struct {
 	server *Server
+	id     uint64
 	log    *slog.Logger
 	nc     net.Conn
 	in     socket
@@ -37,6 +38,8 @@ type conn struct {
 	session Session
 	caps    capabilities
 	login   mq.Credentials // how the client authenticated, without the password
+	// properties are the client's, as it sent them.
+	properties mq.Table
 
 	frameMax   uint32
 	channelMax uint16
@@ -54,6 +57,10 @@ type conn struct {
 	toldOf    atomic.Bool // the client has been sent connection.blocked; any goroutine
 	publishes atomic.Bool // the client has published; any goroutine
 	running   atomic.Bool // the writer runs: what is queued is sent; any goroutine
+
+	about    Connection    // what does not change once running is set; any goroutine, then
+	channels atomic.Int64  // open; any goroutine
+	sent     atomic.Uint64 // bytes; any goroutine
 }
 
 // capabilities are what the client said in its properties.
@@ -64,7 +71,7 @@ type capabilities struct {
 func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 	id := s.nextID.Add(1)
 	c := &conn{
-		server: s, nc: nc, out: newOutbox(), slots: map[uint16]*slot{},
+		server: s, id: id, nc: nc, out: newOutbox(), slots: map[uint16]*slot{},
 		log: s.log.With("conn", id, "peer", nc.RemoteAddr().String()),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
@@ -80,11 +87,12 @@ func (c *conn) serve() {
 		return
 	}
 	var writing sync.WaitGroup
-	w := &writer{out: c.out, nc: c.nc, server: c.server, session: c.session, frameMax: c.frameMax, beat: c.heartbeat / 2}
+	w := &writer{out: c.out, nc: c.nc, server: c.server, session: c.session, frameMax: c.frameMax, beat: c.heartbeat / 2, sent: &c.sent}
 	writing.Go(func() {
 		defer c.recovered("writer")
 		w.run()
 	})
+	c.about = c.describe()
 	c.running.Store(true)
 	if c.forced.Load() { // while nobody could be told
 		c.fail(errShutdown, 0, 0)

@@ -164,6 +164,7 @@ func (c *conn) start() error {
 	if !is {
 		return unexpected("starting")
 	}
+	c.properties = ok.ClientProperties
 	caps, _ := ok.ClientProperties.Get("capabilities")
 	if t, is := caps.(mq.Table); is {
 		c.caps = capabilities{

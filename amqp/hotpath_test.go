@@ -55,7 +55,7 @@ func newBench(t testing.TB) *bench {
 	session := &nullSession{}
 	c.session, c.user, c.frameMax, c.channelMax = session, "guest", 131072, 2047
 	b := &bench{conn: c, session: session}
-	b.writer = &writer{out: c.out, nc: c.nc, server: s, session: session, frameMax: c.frameMax}
+	b.writer = &writer{out: c.out, nc: c.nc, server: s, session: session, frameMax: c.frameMax, sent: &c.sent}
 	c.channelFrame(methodFrame(&wire.ChannelOpen{}))
 	b.slot = c.slots[1]
 	b.write()

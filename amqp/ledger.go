@@ -76,7 +76,7 @@ func (o *outbox) got(ch *channel, d *mq.Delivery, noAck bool) {
 		l.unacked.push(l.lastTag, d.Held(), false)
 	}
 	o.add(item{
-		kind: itemGetOk, redelivered: d.Redelivered, channel: ch.number,
+		kind: itemGetOk, redelivered: d.Redelivered, noAck: noAck, channel: ch.number,
 		tag: l.lastTag, content: d.Content, remaining: d.Remaining,
 	})
 }

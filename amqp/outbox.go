@@ -54,6 +54,7 @@ const (
 type item struct {
 	kind        itemKind
 	redelivered bool
+	noAck       bool // of itemGetOk
 	channel     uint16
 	remaining   uint32
 	tag         uint64

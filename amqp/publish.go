@@ -162,7 +162,11 @@ func (s *slot) published() error {
 	if c.server.blocked.Load() != nil {
 		c.tellBlocked()
 	}
-	c.server.count.published.Add(1)
+	if ch.confirms != nil {
+		c.server.count.publishedConfirm.Add(1)
+	} else {
+		c.server.count.published.Add(1)
+	}
 	if ch.tx != nil {
 		return ch.tx.keep(p)
 	}

@@ -12,6 +12,9 @@ func (s *slot) queueDeclare(m *wire.QueueDeclare) error {
 		Args: m.Arguments,
 	}, func(r mq.Reply) {
 		s.ch.current = r.Queue
+		if !m.Passive {
+			s.conn.server.count.queuesDeclared.Add(1)
+		}
 		if !m.NoWait {
 			s.reply(&wire.QueueDeclareOk{Queue: r.Queue, MessageCount: r.Messages, ConsumerCount: r.Consumers})
 		}

@@ -13,8 +13,9 @@ var errKicked = errors.New("connection is closing")
 // socket is a connection's input with its deadlines: before each read the
 // peer gets so much time to say anything at all. Only the reader calls Read.
 type socket struct {
-	nc    net.Conn
-	bytes *atomic.Uint64 // received
+	nc       net.Conn
+	bytes    *atomic.Uint64 // received, by all of the Server's
+	received atomic.Uint64  // by this one; any goroutine reads it
 	// until is a fixed end for everything (the handshake, the last words);
 	// zero means patience counts, from each read on.
 	until    time.Time
@@ -37,6 +38,7 @@ func (s *socket) Read(b []byte) (int, error) {
 	}
 	n, err := s.nc.Read(b)
 	s.bytes.Add(uint64(n))
+	s.received.Add(uint64(n))
 	if n == 0 && err != nil && !s.deaf && s.kicked.Load() {
 		err = errKicked
 	}

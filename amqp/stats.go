@@ -7,10 +7,13 @@ type Stats struct {
 	Connections, Channels, Consumers        int64 // open now
 	ConnectionsOpened, ConnectionsClosed    uint64
 	ChannelsOpened, ChannelsClosed          uint64
-	Published, Confirmed, Rejected          uint64 // messages; Confirmed and Rejected on confirm channels only
+	Published, PublishedConfirm             uint64 // messages; the latter are those of the former on confirm channels
+	Confirmed, Rejected                     uint64 // messages on confirm channels
 	Returned, UnroutableDropped             uint64
-	Delivered, Redelivered                  uint64 // to consumers, with and without ack
-	Got, GetEmpty                           uint64 // basic.get
+	DeliveredAutoAck, DeliveredManualAck    uint64 // to consumers
+	GotAutoAck, GotManualAck, GetEmpty      uint64 // basic.get
+	Redelivered                             uint64 // of all of these
+	QueuesDeclared                          uint64 // also those that existed; not passively
 	Acked, Requeued, Discarded              uint64 // messages, not methods
 	BytesReceived, BytesSent                uint64 // on sockets
 	AuthFailures, ConnectionErrors, Crashes uint64
@@ -22,10 +25,13 @@ type counters struct {
 	consumers                               atomic.Int64
 	connectionsOpened, connectionsClosed    atomic.Uint64
 	channelsOpened, channelsClosed          atomic.Uint64
-	published, confirmed, rejected          atomic.Uint64
+	published, publishedConfirm             atomic.Uint64 // disjoint: one addition per message
+	confirmed, rejected                     atomic.Uint64
 	returned, unroutableDropped             atomic.Uint64
-	delivered, redelivered                  atomic.Uint64
-	got, getEmpty                           atomic.Uint64
+	deliveredAutoAck, deliveredManualAck    atomic.Uint64
+	gotAutoAck, gotManualAck, getEmpty      atomic.Uint64
+	redelivered                             atomic.Uint64
+	queuesDeclared                          atomic.Uint64
 	acked, requeued, discarded              atomic.Uint64
 	bytesReceived, bytesSent                atomic.Uint64
 	authFailures, connectionErrors, crashes atomic.Uint64
@@ -41,15 +47,17 @@ func (s *Server) Stats() Stats {
 		Consumers:         n.consumers.Load(),
 		ConnectionsOpened: n.connectionsOpened.Load(), ConnectionsClosed: connClosed,
 		ChannelsOpened: n.channelsOpened.Load(), ChannelsClosed: chClosed,
-		Published: n.published.Load(), Confirmed: n.confirmed.Load(), Rejected: n.rejected.Load(),
+		PublishedConfirm: n.publishedConfirm.Load(), Confirmed: n.confirmed.Load(), Rejected: n.rejected.Load(),
 		Returned: n.returned.Load(), UnroutableDropped: n.unroutableDropped.Load(),
-		Delivered: n.delivered.Load(), Redelivered: n.redelivered.Load(),
-		Got: n.got.Load(), GetEmpty: n.getEmpty.Load(),
+		DeliveredAutoAck: n.deliveredAutoAck.Load(), DeliveredManualAck: n.deliveredManualAck.Load(),
+		GotAutoAck: n.gotAutoAck.Load(), GotManualAck: n.gotManualAck.Load(), GetEmpty: n.getEmpty.Load(),
+		Redelivered: n.redelivered.Load(), QueuesDeclared: n.queuesDeclared.Load(),
 		Acked: n.acked.Load(), Requeued: n.requeued.Load(), Discarded: n.discarded.Load(),
 		BytesReceived: n.bytesReceived.Load(), BytesSent: n.bytesSent.Load(),
 		AuthFailures: n.authFailures.Load(), ConnectionErrors: n.connectionErrors.Load(),
 		Crashes: n.crashes.Load(), ChannelErrors: n.channelErrors.Load(),
 	}
+	st.Published = st.PublishedConfirm + n.published.Load()
 	st.Connections = int64(st.ConnectionsOpened - connClosed)
 	st.Channels = int64(st.ChannelsOpened - chClosed)
 	return st

@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"net"
+	"sync/atomic"
 	"time"
 
 	"warren/amqp/wire"
@@ -24,7 +25,8 @@ type writer struct {
 	server   *Server
 	session  Session
 	frameMax uint32
-	beat     time.Duration // silence after which a heartbeat is due; 0: none
+	beat     time.Duration  // silence after which a heartbeat is due; 0: none
+	sent     *atomic.Uint64 // bytes
 
 	pooled *[]byte // where buf came from
 	buf    []byte
@@ -113,7 +115,11 @@ func (w *writer) item(it *item) bool {
 		}
 		w.buf = wire.AppendMethod(w.buf, it.channel, it.method)
 	case itemDeliver:
-		n.delivered.Add(1)
+		if it.consumer.noAck {
+			n.deliveredAutoAck.Add(1)
+		} else {
+			n.deliveredManualAck.Add(1)
+		}
 		if it.redelivered {
 			n.redelivered.Add(1)
 		}
@@ -122,7 +128,14 @@ func (w *writer) item(it *item) bool {
 		w.owe(it)
 		return ok
 	case itemGetOk:
-		n.got.Add(1)
+		if it.noAck {
+			n.gotAutoAck.Add(1)
+		} else {
+			n.gotManualAck.Add(1)
+		}
+		if it.redelivered {
+			n.redelivered.Add(1)
+		}
 		w.plain += itemBytes + int64(len(it.content))
 		w.buf = wire.AppendGetOk(w.buf, it.channel, it.tag, it.redelivered, it.content.Exchange(), it.content.RoutingKey(), it.remaining)
 		return w.content(it)
@@ -207,6 +220,7 @@ func (w *writer) flush() bool {
 	}
 	n, err := w.nc.Write(w.buf)
 	w.server.count.bytesSent.Add(uint64(n))
+	w.sent.Add(uint64(n))
 	w.buf = w.buf[:0]
 	if err != nil {
 		w.nc.Close() // the reader says what became of the connection

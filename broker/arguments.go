@@ -11,6 +11,9 @@ import (
 const (
 	// expiryMsMax is the longest TTL of a queue or message in RabbitMQ.
 	expiryMsMax = 1<<32 - 1
+	// shortStringMax is the size of a short string (AMQP 0-9-1 §4.2.5.3), which
+	// a routing key is.
+	shortStringMax = 255
 	// priorityMax is the highest x-max-priority.
 	priorityMax = 255
 )
@@ -23,7 +26,7 @@ type argRule func(v any, args mq.Table) string
 // this version does not have the feature: such an argument must be refused,
 // since ignoring it would let messages live, die or arrive in another way
 // than the client asked for. nil means an unknown key, which is kept and shown.
-func queueArg(key string) (rule argRule, implemented bool) {
+func queueArg(key string, value any) (rule argRule, implemented bool) {
 	switch key {
 	case "x-queue-type":
 		return oneOf("\"unsupported queue type '%s'\"", "classic", "quorum", "stream"), true
@@ -41,20 +44,24 @@ func queueArg(key string) (rule argRule, implemented bool) {
 	case "x-max-in-memory-length", "x-max-in-memory-bytes":
 		return isNotNegative, true
 
+	case "x-message-ttl":
+		return isTTL, true
+	case "x-max-length", "x-max-length-bytes":
+		return isNotNegative, true
+	case "x-dead-letter-exchange":
+		return isString, true
+	case "x-dead-letter-routing-key":
+		return isDeadLetterKey, true
+	case "x-overflow":
+		return oneOf("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"), value == "drop-head"
+
 	case "x-expires":
 		return isExpires, false
-	case "x-message-ttl":
-		return isTTL, false
-	case "x-dead-letter-exchange", "x-name-prefix", "x-member-placement-tag":
+	case "x-name-prefix", "x-member-placement-tag":
 		return isString, false
-	case "x-dead-letter-routing-key":
-		return isDeadLetterKey, false
 	case "x-dead-letter-strategy":
 		return oneOf("invalid_dlx_strategy", "at-most-once", "at-least-once"), false
-	case "x-overflow":
-		return oneOf("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"), false
-	case "x-max-length", "x-max-length-bytes", "x-consumer-timeout", "x-consumer-disconnected-timeout",
-		"x-delayed-retry-min", "x-delayed-retry-max":
+	case "x-consumer-timeout", "x-consumer-disconnected-timeout", "x-delayed-retry-min", "x-delayed-retry-max":
 		return isNotNegative, false
 	case "x-max-priority":
 		return isPriority, false
@@ -75,7 +82,7 @@ var streamArgs = [...]string{
 func checkQueueArgs(vhost, name string, args mq.Table) error {
 	queue := fmt.Sprintf("queue '%s' in vhost '%s'", name, vhost)
 	for _, f := range args {
-		rule, _ := queueArg(f.Key)
+		rule, _ := queueArg(f.Key, f.Value)
 		if rule == nil {
 			continue
 		}
@@ -92,11 +99,19 @@ func checkQueueArgs(vhost, name string, args mq.Table) error {
 			return mq.Errorf(mq.PreconditionFailed, "invalid arg '%s' for %s of queue type rabbit_%s_queue",
 				f.Key, queue, orClassic(kind))
 		}
-		if rule, implemented := queueArg(f.Key); rule != nil && !implemented {
-			return notImplemented("argument '%s' of %s is not implemented in this version", f.Key, queue)
+		if rule, implemented := queueArg(f.Key, f.Value); rule != nil && !implemented {
+			return notImplemented("argument '%s' of %s is not implemented in this version", shown(f), queue)
 		}
 	}
 	return nil
+}
+
+// shown is an argument as a refusal names it; of x-overflow one value is there.
+func shown(f mq.Field) string {
+	if f.Key == "x-overflow" {
+		return fmt.Sprintf("%s=%v", f.Key, f.Value)
+	}
+	return f.Key
 }
 
 func orClassic(kind string) string {
@@ -214,6 +229,9 @@ func isDeadLetterKey(v any, args mq.Table) string {
 	}
 	if _, ok := args.Get("x-dead-letter-exchange"); !ok {
 		return "routing_key_but_no_dlx_defined"
+	}
+	if key, _ := v.(string); len(key) > shortStringMax {
+		return fmt.Sprintf("\"longer than %d bytes\"", shortStringMax) // no basic.deliver could carry it
 	}
 	return ""
 }

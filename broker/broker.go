@@ -30,6 +30,7 @@ type Broker struct {
 	// that it holds: written while a leader is told, read while a delivery or
 	// a return changes it.
 	resuming sync.RWMutex
+	resumes  map[mq.GroupID]uint64 // how many leaders of a group were told; guarded by resuming
 
 	mu       sync.RWMutex
 	number   uint32 // this node's in the metadata
@@ -42,7 +43,8 @@ type Broker struct {
 	lostRun  chan struct{}
 	closed   bool
 
-	placed atomic.Uint32 // queues that GroupFor has placed
+	disowned sync.Map      // consumers whose leader is being told that they have ended
+	placed   atomic.Uint32 // queues that GroupFor has placed
 }
 
 // Options are what a Broker needs besides its Lane.
@@ -59,7 +61,7 @@ func New(lane Lane, o Options) *Broker {
 		lane: lane, slog: o.Log, nowMs: o.NowMs, loopback: map[string]bool{},
 		leaders: newLeaders(), calls: newCalls(lane), consumers: newConsumers(),
 		shards: map[mq.GroupID]*Shard{}, outboxes: map[mq.GroupID]*outbox{}, sessions: map[*Session]struct{}{},
-		lostRun: make(chan struct{}, 1),
+		lostRun: make(chan struct{}, 1), resumes: map[mq.GroupID]uint64{},
 	}
 	for _, u := range o.LoopbackUsers {
 		b.loopback[u] = true
@@ -271,10 +273,19 @@ func (b *Broker) sessionEnded(node mq.NodeID, session mq.SessionID) {
 // Unused deletes an auto-delete queue whose last consumer has gone.
 func (b *Broker) Unused(q *meta.Queue) {
 	go func() { // ends after changeWait at the latest
-		if _, err := b.Propose(context.Background(), meta.QueueDelete{IfID: q.ID}); err != nil {
+		if _, err := b.Propose(context.Background(), meta.QueueDelete{IfID: q.ID}); err != nil && !b.isClosed() {
 			b.slog.Warn("auto-delete queue not deleted", "vhost", q.VHost, "queue", q.Name, "err", err)
 		}
+		if s := b.Shard(q.Group); s != nil {
+			s.unusedDone(q.ID)
+		}
 	}()
+}
+
+func (b *Broker) isClosed() bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.closed
 }
 
 // reportApplied tells the metadata leader how far this node is.

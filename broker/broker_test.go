@@ -29,7 +29,10 @@ func TestMessageGoesFromAnyNodeToAnyNode(t *testing.T) {
 						t.Fatalf("got %q, redelivered=%v", d.Content.Body(), d.Redelivered)
 					}
 					con.settle(t, mq.Ack, d)
-					eventually(t, "empty queue", func() bool { r, _ := con.Change(t.Context(), mq.QueueDeclare{Name: "q", Passive: true}); return r.Messages == 0 })
+					eventually(t, "empty queue", func() bool {
+						r, _ := con.Change(t.Context(), mq.QueueDeclare{Name: "q", Passive: true})
+						return r.Messages == 0
+					})
 				})
 			}
 		}
@@ -239,7 +242,10 @@ func TestPurgeSparesWhatIsUnsettled(t *testing.T) {
 	for i := range 10 {
 		s.mustPublish(t, "q", strconv.Itoa(i), nil, 0)
 	}
-	eventually(t, "ten", func() bool { r, _ := s.Change(t.Context(), mq.QueueDeclare{Name: "q", Passive: true}); return r.Messages == 10 })
+	eventually(t, "ten", func() bool {
+		r, _ := s.Change(t.Context(), mq.QueueDeclare{Name: "q", Passive: true})
+		return r.Messages == 10
+	})
 	d, _, err := s.Get(t.Context(), "q", false)
 	if err != nil {
 		t.Fatal(err)
@@ -264,4 +270,53 @@ func TestAutoDeleteQueueGoesWithItsLastConsumer(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "deletion", func() bool { return h.nodes[2].View().Queue("/", "q") == nil })
+}
+
+func TestGetFindsWhatItsSessionPublishedBefore(t *testing.T) {
+	h := newHouse(t, 3, 3)
+	for _, n := range h.nodes {
+		s := n.open(t)
+		s.mustDeclare(t, durable)
+		for i := range 20 {
+			p := &mq.Publish{Content: mq.NewContent("", "q", []byte{0, 0}, 0), ExpirationMs: -1}
+			if _, err := s.Publish(t.Context(), p); err != nil { // no confirm, no flush
+				t.Fatal(err)
+			}
+			if _, ok, err := s.Get(t.Context(), "q", true); err != nil || !ok {
+				t.Fatalf("get %d on %s: %v, %v", i, n.id, ok, err)
+			}
+		}
+	}
+}
+
+func TestAutoDeleteQueueCanBeMadeAgainAsSoonAsItsConnectionHasEnded(t *testing.T) {
+	h := newHouse(t, 3, 1)
+	for i := range 30 {
+		s := h.nodes[i%3].open(t)
+		s.mustDeclare(t, mq.QueueDeclare{Name: "q", AutoDelete: true})
+		in := newInbox()
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
+		s.mustPublish(t, "q", strconv.Itoa(i), nil, 0)
+		eventually(t, "delivery", func() bool { return len(in.all()) == 1 })
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if h.nodes[(i+1)%3].View().Queue("/", "q") != nil {
+			t.Fatal("the queue outlived its last consumer's connection")
+		}
+	}
+}
+
+func TestNobodyMayAttachUntilExclusiveConsumersAreBack(t *testing.T) {
+	h := newHouse(t, 3, 1)
+	s := h.nodes[2].open(t)
+	s.mustDeclare(t, durable)
+	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Exclusive: true}, newInbox())
+	for i := range 20 {
+		h.lead(1, h.nodes[i%2])
+		_, err := h.nodes[i%3].open(t).Consume(t.Context(), mq.ConsumeSpec{Queue: "q"}, newInbox())
+		if e, ok := err.(*mq.Error); !ok || e.Code != mq.AccessRefused {
+			t.Fatalf("second consumer: %v, want 403", err)
+		}
+	}
 }

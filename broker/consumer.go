@@ -17,10 +17,11 @@ type consumer struct {
 	spec    mq.ConsumeSpec
 	sink    mq.Sink // nil for the holder of what basic.get took
 
-	mu      sync.Mutex
-	held    held // guarded by mu
-	ended   bool // no delivery may reach the sink any more
-	leaving bool // being cancelled: a new leader need not attach it
+	mu       sync.Mutex
+	held     held // guarded by mu
+	attached bool // a leader has taken it, and the next one must
+	ended    bool // no delivery may reach the sink any more
+	leaving  bool // being cancelled: a new leader need not attach it
 }
 
 // deliver hands one message on, unless the consumer has ended. Calls do not
@@ -61,6 +62,13 @@ func (c *consumer) leave() {
 	c.mu.Unlock()
 }
 
+// take marks the consumer as attached.
+func (c *consumer) take() {
+	c.mu.Lock()
+	c.attached = true
+	c.mu.Unlock()
+}
+
 // end stops deliveries and says whether it was this call that did.
 func (c *consumer) end() bool {
 	c.mu.Lock()
@@ -74,7 +82,7 @@ func (c *consumer) end() bool {
 func (c *consumer) state() (attach bool, held []mq.Seq) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.sink != nil && !c.ended && !c.leaving, c.held.all()
+	return c.sink != nil && c.attached && !c.ended && !c.leaving, c.held.all()
 }
 
 // idle reports whether an ended consumer holds nothing any more.

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"math"
 
 	"warren/fsm/meta"
@@ -31,8 +32,13 @@ func (t *Topology) queueDeclare(ctx context.Context, op mq.QueueDeclare) (mq.Rep
 			return mq.Reply{}, err
 		}
 		if q != nil {
-			return t.declareOK(ctx, q)
+			if r, err := t.declareOK(ctx, q); !t.vanished(q, err) {
+				return r, err
+			}
 		}
+	}
+	if err := t.checkDeadLetter(name, op.Args); err != nil {
+		return mq.Reply{}, err
 	}
 	if err := checkQueueArgs(d.VHost, name, op.Args); err != nil {
 		return mq.Reply{}, err
@@ -82,6 +88,13 @@ func (t *Topology) queuePassive(ctx context.Context, name string) (mq.Reply, err
 	return t.declareOK(ctx, q)
 }
 
+// vanished reports whether a queue that was there is not any more: it was
+// deleted while its leader was asked. Then a declare makes a new one.
+func (t *Topology) vanished(q *meta.Queue, err error) bool {
+	var e *mq.Error
+	return errors.As(err, &e) && e.Code == mq.NotFound && t.meta.View().QueueByID(q.ID) == nil
+}
+
 func (t *Topology) declareOK(ctx context.Context, q *meta.Queue) (mq.Reply, error) {
 	s, err := t.queues.Stat(ctx, q)
 	if err != nil {
@@ -92,6 +105,25 @@ func (t *Topology) declareOK(ctx context.Context, q *meta.Queue) (mq.Reply, erro
 
 // count32 fits a number of messages into the field that AMQP has for it.
 func count32(n uint64) uint32 { return uint32(min(n, math.MaxUint32)) }
+
+// checkDeadLetter checks the dead-letter exchange of a new queue: who sets one
+// up reads from the queue and writes to the exchange. It need not exist.
+func (t *Topology) checkDeadLetter(name string, args mq.Table) error {
+	const key = "x-dead-letter-exchange"
+	v, ok := args.Get(key)
+	if !ok {
+		return nil
+	}
+	exchange, ok := v.(string)
+	if !ok {
+		return mq.Errorf(mq.PreconditionFailed, "invalid type '%s' for arg '%s' in queue '%s' in vhost '%s'",
+			meta.TypeName(v), key, name, t.who.VHost)
+	}
+	if err := t.access.Read(queueResource, name); err != nil {
+		return err
+	}
+	return t.access.Write(exchangeResource, exchange)
+}
 
 // exchangeDeclare is exchange.declare (AMQP 0-9-1 §1.6.2.1).
 func (t *Topology) exchangeDeclare(ctx context.Context, op mq.ExchangeDeclare) error {

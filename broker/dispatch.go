@@ -46,6 +46,7 @@ func (s *Shard) dispatch() {
 		s.lane.Send(node, f)
 		delete(l.frames, node)
 	}
+	l.expiries.arm(s, l)
 }
 
 func (s *Shard) dispatchLater(l *lead) {
@@ -78,8 +79,11 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 			break
 		}
 		rec := s.record(q, seq)
-		if rec.ExpiryMs != 0 && rec.ExpiryMs <= now {
-			s.expire(q, seq)
+		if expired(rec.ExpiryMs, now, redelivered) {
+			q.d.Link(k, 1, 0) // picked for it, but not sent
+			if !s.expire(q, k, seq) {
+				break
+			}
 			continue
 		}
 		s.deliver(q, k, seq, redelivered, rec.Body)
@@ -87,6 +91,7 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 			q.drop(seq)
 		}
 	}
+	s.removeHeads(q, st, now)
 	s.reserve(q, st)
 	s.settleDropped(q)
 }
@@ -99,13 +104,6 @@ func (s *Shard) record(q *ledQueue, seq mq.Seq) segment.Record {
 		panic("live message without a body")
 	}
 	return rec
-}
-
-// expire drops a message whose time to live is over instead of delivering it.
-func (s *Shard) expire(q *ledQueue, seq mq.Seq) {
-	q.d.Settling(seq)
-	q.drop(seq)
-	s.stats.Expired++
 }
 
 // deliver adds one message to the frame for its consumer's node.
@@ -154,9 +152,11 @@ func (s *Shard) answerGets(q *ledQueue, st *queue.Queue) {
 			continue
 		}
 		rec := s.record(q, seq)
-		if rec.ExpiryMs != 0 && rec.ExpiryMs <= s.nowMs() {
-			s.expire(q, seq)
+		if expired(rec.ExpiryMs, s.nowMs(), redelivered) {
 			q.gets = append([]getRequest{g}, q.gets...)
+			if !s.expire(q, g.key, seq) {
+				break
+			}
 			continue
 		}
 		if g.noAck {
@@ -192,7 +192,7 @@ func (s *Shard) settleDropped(q *ledQueue) {
 		ops = queue.AppendDrop(ops, q.id, r.first, r.last)
 	}
 	q.dropped = q.dropped[:0]
-	s.lead.proposer.add(part{ops: ops, own: true})
+	s.lead.proposer.add(part{ops: ops, own: true, idle: true})
 }
 
 // reserve commits the delivered high-water mark ahead of dispatch, so that

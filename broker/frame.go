@@ -20,6 +20,8 @@ const (
 	frameApplied            // any to metadata leader: how far my metadata is
 	frameCall               // a request that wants one answer
 	frameReply              // that answer
+	frameAgain              // leader to all: send again what is unanswered
+	frameReject             // home to leader: unsettled messages go to the dead-letter exchange
 )
 
 var errFrame = errors.New("malformed frame")

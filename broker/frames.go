@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"context"
+
 	"warren/fsm/queue"
 	"warren/mq"
 )
@@ -34,6 +36,8 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 	switch kind := p.byte(); kind {
 	case frameLead:
 		b.leadHeard(from, mq.GroupID(p.uint()), p)
+	case frameAgain:
+		b.again(from, mq.GroupID(p.uint()), p)
 	case frameBatch:
 		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
 			s.batch(from, p)
@@ -46,9 +50,9 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
 			s.credit(p)
 		}
-	case frameReturn:
+	case frameReturn, frameReject:
 		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
-			s.returned(p)
+			s.returned(kind, p)
 		}
 	case frameResume:
 		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
@@ -110,6 +114,20 @@ func (b *Broker) leadHeard(from mq.NodeID, g mq.GroupID, p *parser) {
 	}
 }
 
+// again sends to the present leader of a group all that is unanswered.
+func (b *Broker) again(from mq.NodeID, g mq.GroupID, p *parser) {
+	term := p.uint()
+	b.resuming.Lock()
+	defer b.resuming.Unlock()
+	k, ok, _ := b.leaders.of(g)
+	if p.err != nil || !ok || k.node != from || k.term != term {
+		return
+	}
+	if o := b.knownOutbox(g); o != nil {
+		o.lead(from, term)
+	}
+}
+
 // resume tells a known leader again what this node has.
 func (b *Broker) resume(g mq.GroupID, to mq.NodeID) {
 	b.resuming.Lock()
@@ -119,7 +137,9 @@ func (b *Broker) resume(g mq.GroupID, to mq.NodeID) {
 	}
 }
 
+// sendResume runs with resuming held.
 func (b *Broker) sendResume(g mq.GroupID, to mq.NodeID, term uint64) {
+	b.resumes[g]++
 	_, session := b.run()
 	f := appendUint([]byte{frameResume}, uint64(g))
 	f = appendUint(f, term)
@@ -184,17 +204,33 @@ func (b *Broker) deliver(from mq.NodeID, p *parser) {
 		d := mq.Delivery{Consumer: id, Group: g, Queue: q, Seq: seq, Redelivered: redelivered, Content: body}
 		if c == nil || !c.deliver(d) {
 			unwanted = append(unwanted, heldBy{q, id, []mq.Seq{seq}})
+			b.disown(g, q, id)
 		}
 	}
 	if len(unwanted) > 0 {
-		b.sendReturn(g, from, term, unwanted)
+		b.sendReturn(frameReturn, g, from, term, unwanted)
 	}
 }
 
-// sendReturn gives messages back to the leader that handed them out.
-func (b *Broker) sendReturn(g mq.GroupID, to mq.NodeID, term uint64, what []heldBy) {
+// disown tells a leader that a consumer has ended that it still delivers to:
+// its detach was given up, or is on its way.
+func (b *Broker) disown(g mq.GroupID, q mq.QueueID, id mq.ConsumerID) {
+	if _, asking := b.disowned.LoadOrStore(id, true); asking {
+		return
+	}
+	go func() { // ends after changeWait at the latest
+		defer b.disowned.Delete(id)
+		if err := b.detach(context.Background(), g, q, id, true); err != nil {
+			b.slog.Debug("consumer not detached", "group", uint64(g), "err", err)
+		}
+	}()
+}
+
+// sendReturn gives messages back to the leader that handed them out, with a
+// frameReturn or a frameReject.
+func (b *Broker) sendReturn(kind byte, g mq.GroupID, to mq.NodeID, term uint64, what []heldBy) {
 	_, session := b.run()
-	f := appendUint([]byte{frameReturn}, uint64(g))
+	f := appendUint([]byte{kind}, uint64(g))
 	f = appendUint(f, term)
 	f = appendUint(f, uint64(session))
 	f = appendUint(f, uint64(len(what)))

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,7 +26,6 @@ type houseNode struct {
 	*Broker
 	id    mq.NodeID
 	house *house
-	stop  context.CancelFunc
 	work  sync.WaitGroup
 
 	mu     sync.Mutex

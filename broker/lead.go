@@ -31,7 +31,12 @@ type lead struct {
 	results  map[mq.NodeID][]byte // answers gathered over one Apply
 	frames   map[mq.NodeID][]byte // deliveries gathered over one dispatch
 	purges   map[uint64]asked     // by token
-	tokens   uint64
+	// farewells are for who ended the last consumer of an auto-delete queue, and
+	// waits for its deletion.
+	farewells map[mq.QueueID][]asked
+	tokens    uint64
+	expiries  expiries
+	letters   *deadLetters // nil until something is dead-lettered
 }
 
 // ledQueue is one queue under its leader.
@@ -39,10 +44,19 @@ type ledQueue struct {
 	id      mq.QueueID
 	rec     *meta.Queue
 	d       *dispatch.Queue
+	rules   rules
 	asked   mq.Seq // delivered high-water mark proposed so far
 	gets    []getRequest
 	dirty   bool
-	dropped []seqRange // handed out without ack, or expired: to be settled by the leader
+	unused  bool       // an auto-delete queue that is being deleted
+	dropped []seqRange // handed out without ack, expired or too many: to be settled by the leader
+	// bodyBytes is the size of all bodies in the queue; kept only if the queue
+	// has a limit in bytes.
+	bodyBytes int64
+	// mayExpire is false only if no message in the queue has an expiry.
+	mayExpire bool
+	headMs    int64 // when the head expires, while the queue is in expiries
+	expiryAt  int   // its place there
 }
 
 type seqRange struct{ first, last mq.Seq }
@@ -57,7 +71,7 @@ func (s *Shard) Lead(term uint64) {
 		term: term, awaiting: map[mq.NodeID]bool{s.lane.Self(): true},
 		homes: map[mq.NodeID]mq.SessionID{}, nodeOf: map[mq.SessionID]mq.NodeID{}, origins: map[uint32]mq.NodeID{},
 		queues:  map[mq.QueueID]*ledQueue{},
-		results: map[mq.NodeID][]byte{}, frames: map[mq.NodeID][]byte{}, purges: map[uint64]asked{},
+		results: map[mq.NodeID][]byte{}, frames: map[mq.NodeID][]byte{}, purges: map[uint64]asked{}, farewells: map[mq.QueueID][]asked{},
 	}
 	s.lead = l
 	l.proposer.init(s, l)
@@ -81,8 +95,17 @@ func (s *Shard) Follow() {
 	}
 	s.lead = nil
 	l.proposer.stop()
+	l.expiries.stop()
+	if l.letters != nil {
+		l.letters.stop()
+	}
 	for _, a := range l.purges {
 		a.notLead()
+	}
+	for _, as := range l.farewells {
+		for _, a := range as {
+			a.notLead()
+		}
 	}
 	for _, q := range l.queues {
 		for _, g := range q.gets {
@@ -98,12 +121,14 @@ func (s *Shard) announce(to mq.NodeID) {
 	s.lane.Send(to, appendUint(f, s.lead.term))
 }
 
-// announceAll makes every node send again what is unanswered, which repairs
-// whatever a failed proposal left unknown. Runs with mu held.
-func (s *Shard) announceAll() {
-	s.announce(s.lane.Self())
-	for _, p := range s.lane.Peers() {
-		s.announce(p)
+// askAgain makes every node send again what is unanswered, which repairs
+// whatever a failed proposal left unknown. It is no announcement: a node would
+// answer that with what it holds, and deliveries that are on their way to it
+// would not be listed and be handed out twice. Runs with mu held.
+func (s *Shard) askAgain() {
+	for _, p := range append(s.lane.Peers(), s.lane.Self()) {
+		f := appendUint([]byte{frameAgain}, uint64(s.group))
+		s.lane.Send(p, appendUint(f, s.lead.term))
 	}
 }
 
@@ -159,6 +184,7 @@ func (s *Shard) openIfResumed() {
 	}
 	l.opened = true
 	s.slog.Debug("dispatching", "term", l.term, "queues", len(l.queues))
+	s.findDue()
 	for _, q := range l.queues {
 		l.touch(q)
 	}
@@ -180,8 +206,10 @@ func (s *Shard) queue(rec *meta.Queue) *ledQueue {
 	if q := l.queues[rec.ID]; q != nil {
 		return q
 	}
-	q := &ledQueue{id: rec.ID, rec: rec, d: dispatch.New(singleActive(rec))}
+	q := &ledQueue{id: rec.ID, rec: rec, d: dispatch.New(singleActive(rec)), rules: rulesOf(rec)}
 	if st := s.state.Queue(rec.ID); st != nil {
+		q.mayExpire = st.Count() > 0 // nobody has looked
+		q.bodyBytes = s.bodyBytes(q, st)
 		// What an earlier leader may have handed out is told as redelivered.
 		q.d.OpenAt(st.HighWater())
 		q.asked = st.HighWater()
@@ -197,9 +225,19 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 	}
 	s.stats.Enqueued += uint64(len(fx.Enqueued))
 	for i := range fx.Enqueued {
-		if q := l.queues[fx.Enqueued[i].Queue]; q != nil {
-			l.touch(q)
+		m := &fx.Enqueued[i]
+		q := l.queues[m.Queue]
+		if q == nil {
+			rec := s.topics.View().QueueByID(m.Queue)
+			if rec == nil {
+				continue // deleted
+			}
+			q = s.queue(rec)
 		}
+		if m.ExpiryMs != 0 {
+			q.mayExpire = true
+		}
+		l.touch(q)
 	}
 	for i := range fx.Settled {
 		r := &fx.Settled[i]
@@ -232,6 +270,7 @@ func (s *Shard) forgetQueue(id mq.QueueID) {
 		return
 	}
 	delete(s.lead.queues, id)
+	s.lead.expiries.set(q, 0)
 	for _, g := range q.gets {
 		g.asked.fail(meta.NoQueue(q.rec.VHost, q.rec.Name))
 	}

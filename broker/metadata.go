@@ -29,6 +29,10 @@ type metadata struct {
 	changed func([]meta.Change) // called in order, after the View has them; must not block
 	report  func(index uint64)  // tells the leader how far this replica is
 	ready   chan struct{}
+	inbox   chan wanted // to run
+	done    chan struct{}
+	ending  sync.Once
+	work    sync.WaitGroup
 
 	view atomic.Pointer[meta.View]
 
@@ -43,6 +47,7 @@ type metadata struct {
 func newMetadata(lane Lane, nowMs func() int64, log *slog.Logger) *metadata {
 	m := &metadata{
 		lane: lane, slog: log.With("group", "metadata"), nowMs: nowMs, ready: make(chan struct{}),
+		inbox: make(chan wanted, metadataInbox), done: make(chan struct{}),
 		state: meta.New(), moved: make(chan struct{}),
 	}
 	m.view.Store(m.state.View())
@@ -57,6 +62,7 @@ func (m *metadata) start(log Log) {
 	m.log = log
 	m.mu.Unlock()
 	close(m.ready)
+	m.work.Go(m.run)
 }
 
 // committed is the result of a metadata entry: where it is, and what became
@@ -167,8 +173,7 @@ func (m *metadata) applied(from mq.NodeID, p *parser) {
 
 // serve answers a question to the metadata leader.
 func (m *metadata) serve(a asked, kind byte, p *parser) {
-	term, v := m.leader()
-	if v == nil {
+	if _, v := m.leader(); v == nil {
 		a.notLead()
 		return
 	}
@@ -182,14 +187,14 @@ func (m *metadata) serve(a asked, kind byte, p *parser) {
 		}
 		a.ok(appendUint(nil, m.View().Index()))
 	case callPropose:
-		m.propose(a, term, v, p.b)
+		m.propose(a, p.b)
 	default:
 		a.fail(errFrame)
 	}
 }
 
-// propose commits the operations of one node, and answers when every live
-// node has applied them.
+// propose takes in the operations of one node. They are committed with those
+// of others in one entry, and answered when every live node has applied them.
 //
 // There is no dedupe here, and none is needed: a node asks again only after it
 // heard "not leading", "try again" or lost the connection, asks in order, and
@@ -197,33 +202,105 @@ func (m *metadata) serve(a asked, kind byte, p *parser) {
 // earlier copy stands before the later one in the log, or in an entry of an
 // earlier term that can no longer be committed; the term in the entry voids it
 // if it is appended later still.
-func (m *metadata) propose(a asked, term uint64, v *visibility, ops []byte) {
+func (m *metadata) propose(a asked, ops []byte) {
 	parsed, err := meta.ParseOps(ops)
 	if err != nil {
 		a.fail(fmt.Errorf("operations of node %s: %w", a.from, err))
 		return
 	}
-	entry := meta.AppendEntry(nil, term, m.nowMs(), parsed...)
+	select {
+	case m.inbox <- wanted{a, parsed}:
+	default:
+		a.tryAgain() // its node asks again in a moment
+	}
+}
+
+// wanted are the operations of one node that wait to be proposed.
+type wanted struct {
+	asked asked
+	ops   []meta.Op
+}
+
+// metadataInbox is how many callers may wait for the proposer.
+const metadataInbox = 4096
+
+// run proposes what comes in, as much as there is in one entry, until stop.
+// Frames must not wait for the log: it can take a second to say no.
+func (m *metadata) run() {
+	for {
+		select {
+		case w := <-m.inbox:
+			m.proposeEntry(m.gather(w))
+		case <-m.done:
+			return
+		}
+	}
+}
+
+// stop ends run and waits for it.
+func (m *metadata) stop() {
+	m.ending.Do(func() { close(m.done) })
+	m.work.Wait()
+}
+
+// gather takes what is waiting, up to what fits into an entry.
+func (m *metadata) gather(first wanted) (all []wanted) {
+	all = append(all, first)
+	for ops := len(first.ops); ; {
+		select {
+		case w := <-m.inbox:
+			if ops += len(w.ops); ops > meta.OpsMax {
+				m.proposeEntry(all)
+				all, ops = nil, len(w.ops)
+			}
+			all = append(all, w)
+		default:
+			return all
+		}
+	}
+}
+
+func (m *metadata) proposeEntry(all []wanted) {
+	term, v := m.leader()
+	if v == nil {
+		for _, w := range all {
+			w.asked.notLead()
+		}
+		return
+	}
+	var ops []meta.Op
+	for _, w := range all {
+		ops = append(ops, w.ops...)
+	}
+	entry := meta.AppendEntry(nil, term, m.nowMs(), ops...)
 	m.log.Propose(entry, func(result any, err error) {
 		c, ok := result.(committed)
-		if err != nil || !ok {
+		for _, w := range all {
+			if err != nil || !ok {
+				w.asked.tryAgain()
+				continue
+			}
+			m.answer(v, w.asked, c.index, c.results[:len(w.ops)])
+			c.results = c.results[len(w.ops):]
+		}
+	})
+}
+
+// answer tells one node what became of its operations, once they are visible.
+func (m *metadata) answer(v *visibility, a asked, index uint64, results []meta.Result) {
+	for i := range results {
+		if results[i].Stale {
 			a.tryAgain()
 			return
 		}
-		for i := range c.results {
-			if c.results[i].Stale {
-				a.tryAgain()
-				return
-			}
+	}
+	reply := meta.AppendResults(appendUint(nil, index), results)
+	v.await(index, func(visible bool) {
+		if visible {
+			a.ok(reply)
+		} else {
+			a.tryAgain() // committed; the next leader finds it done, and knows who has applied it
 		}
-		reply := meta.AppendResults(appendUint(nil, c.index), c.results)
-		v.await(c.index, func(visible bool) {
-			if visible {
-				a.ok(reply)
-			} else {
-				a.tryAgain() // committed; the next leader finds it done, and knows who has applied it
-			}
-		})
 	})
 }
 

@@ -68,13 +68,16 @@ func newOutbox(g mq.GroupID, o Origin, lane Lane) *outbox {
 	return b
 }
 
-// enqueue adds one publish to some queues of the group; it waits while the
+// outgoing is a message on its way to its queues.
+type outgoing struct {
+	flags, priority uint8
+	ttlMs           int64 // its own; negative means none
+	content         mq.Content
+}
+
+// enqueue adds one message to some queues of the group; it waits while the
 // group owes too much.
-func (b *outbox) enqueue(ctx context.Context, queues []mq.QueueID, p *mq.Publish, expiryMs int64, w waiter) error {
-	var flags uint8
-	if p.Persistent {
-		flags = queue.Persistent
-	}
+func (b *outbox) enqueue(ctx context.Context, queues []mq.QueueID, m *outgoing, expiryMs int64, w waiter) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.owed >= outboxBytes {
@@ -82,11 +85,23 @@ func (b *outbox) enqueue(ctx context.Context, queues []mq.QueueID, p *mq.Publish
 			return err
 		}
 	}
+	return b.put(queues, m, expiryMs, w)
+}
+
+// forward is enqueue that never waits; its callers have a bound of their own.
+func (b *outbox) forward(queues []mq.QueueID, m *outgoing, expiryMs int64, w waiter) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.put(queues, m, expiryMs, w)
+}
+
+// put runs with mu held.
+func (b *outbox) put(queues []mq.QueueID, m *outgoing, expiryMs int64, w waiter) error {
 	if b.ended {
 		return errGroupGone
 	}
 	before := len(b.ops)
-	b.ops = queue.AppendEnqueue(b.ops, queues, flags, p.Priority, expiryMs, p.Content)
+	b.ops = queue.AppendEnqueue(b.ops, queues, m.flags, m.priority, expiryMs, m.content)
 	b.added(before, w)
 	return nil
 }
@@ -95,11 +110,7 @@ func (b *outbox) enqueue(ctx context.Context, queues []mq.QueueID, p *mq.Publish
 // waiting cannot be for something that only this caller would send.
 func (b *outbox) awaitRoom(ctx context.Context) error {
 	b.send(true)
-	stop := context.AfterFunc(ctx, func() {
-		b.mu.Lock()
-		b.room.Broadcast()
-		b.mu.Unlock()
-	})
+	stop := b.broadcastAt(ctx)
 	defer stop()
 	for b.owed >= outboxBytes && !b.ended {
 		if err := ctx.Err(); err != nil {
@@ -108,6 +119,33 @@ func (b *outbox) awaitRoom(ctx context.Context) error {
 		b.room.Wait()
 	}
 	return nil
+}
+
+// answered returns once everything that is in the outbox now has been
+// answered: what a question to the leader must not overtake.
+func (b *outbox) answered(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.seal()
+	last := b.next - 1
+	stop := b.broadcastAt(ctx)
+	defer stop()
+	for len(b.window) > 0 && b.window[0].seq <= last && !b.ended {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b.room.Wait()
+	}
+	return nil
+}
+
+// broadcastAt makes waiters look at ctx when it ends.
+func (b *outbox) broadcastAt(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		b.room.Broadcast()
+		b.mu.Unlock()
+	})
 }
 
 // settle adds a range of settled messages. It never waits: a settlement frees

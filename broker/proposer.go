@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"time"
+
 	"warren/fsm/queue"
 )
 
@@ -11,12 +13,18 @@ const (
 	// entriesBusy is how many entries are in flight: while they are, all that
 	// arrives gathers into the next one.
 	entriesBusy = 2
+	// settleWait is how long settlements alone wait for company. Nobody waits
+	// for their commit (the credit is given back before it), and together with
+	// an enqueue they cost no entry and no fsync of their own.
+	settleWait = 5 * time.Millisecond
 )
 
 // proposer makes entries of what a leading shard has to commit. Its fields
 // are guarded by Shard.mu; its goroutine lives from Lead to Follow.
 type proposer struct {
 	parts    []part
+	urgent   int       // how many of them somebody waits for
+	since    time.Time // when the oldest of the others came; zero if there is none
 	inFlight int
 	kick     chan struct{} // cap 1: there may be something to propose
 	done     chan struct{}
@@ -27,6 +35,8 @@ type part struct {
 	origin queue.Origin
 	ops    []byte
 	own    bool
+	idle   bool // settlements only: nobody waits for them
+	last   bool // nothing may follow in its entry: it deletes a queue, and one entry has no order between that and an enqueue
 }
 
 func (p *proposer) init(s *Shard, l *lead) {
@@ -39,7 +49,19 @@ func (p *proposer) stop() { close(p.done) }
 // add queues a part. Runs with mu held.
 func (p *proposer) add(x part) {
 	p.parts = append(p.parts, x)
-	p.wake()
+	switch {
+	case !x.idle:
+		p.urgent++
+		p.wake()
+	case p.since.IsZero():
+		p.waitForCompany()
+	}
+}
+
+// waitForCompany begins the wait of settlements. Runs with mu held.
+func (p *proposer) waitForCompany() {
+	p.since = time.Now()
+	time.AfterFunc(settleWait, p.wake)
 }
 
 func (p *proposer) wake() {
@@ -74,16 +96,24 @@ func (p *proposer) next(s *Shard, l *lead) (entry []byte, own []part) {
 	if s.lead != l || p.inFlight >= entriesBusy || len(p.parts) == 0 {
 		return nil, nil
 	}
+	if p.urgent == 0 && time.Since(p.since) < settleWait {
+		return nil, nil
+	}
 	n, size := 0, 0
 	for n < len(p.parts) && (n == 0 || size+len(p.parts[n].ops) <= entryBytes) {
 		size += len(p.parts[n].ops) + 40
-		n++
+		if n++; p.parts[n-1].last {
+			break
+		}
 	}
 	// The term makes decisions of this leader void in any other term: an entry
 	// can wait inside Raft while leadership is lost and won again.
 	entry = queue.AppendEntry(make([]byte, 0, size+32), l.term, s.nowMs())
 	for i := range p.parts[:n] {
 		x := &p.parts[i]
+		if !x.idle {
+			p.urgent--
+		}
 		if x.own {
 			entry = append(entry, x.ops...)
 			own = append(own, *x)
@@ -94,6 +124,10 @@ func (p *proposer) next(s *Shard, l *lead) (entry []byte, own []part) {
 	rest := copy(p.parts, p.parts[n:])
 	clear(p.parts[rest:])
 	p.parts = p.parts[:rest]
+	p.since = time.Time{}
+	if rest > p.urgent {
+		p.waitForCompany()
+	}
 	p.inFlight++
 	return entry, own
 }
@@ -111,8 +145,12 @@ func (p *proposer) proposed(s *Shard, l *lead, own []part, err error) {
 		// again (numbered, so that twice is once), and the leader its own parts,
 		// each of which may be applied twice.
 		s.slog.Warn("proposal failed, asking the nodes to send again", "term", l.term, "err", err)
+		for i := range own {
+			own[i].idle = false
+		}
 		p.parts = append(own, p.parts...)
-		s.announceAll()
+		p.urgent += len(own)
+		s.askAgain()
 	}
 	if len(p.parts) > 0 {
 		p.wake()

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"warren/fsm/meta"
+	"warren/fsm/queue"
 	"warren/mq"
 )
 
@@ -56,26 +57,26 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 	if len(targets) == 0 {
 		return mq.Unroutable, nil
 	}
-	var expiryMs int64
-	if p.ExpirationMs >= 0 {
-		expiryMs = max(1, s.broker.nowMs()+p.ExpirationMs)
+	m := outgoing{priority: p.Priority, ttlMs: p.ExpirationMs, content: p.Content}
+	if p.Persistent {
+		m.flags = queue.Persistent
 	}
 	w := waiter{p.Confirm, p.Tag}
 	if len(targets) > 1 && w.confirm != nil {
 		w = waiter{confirm: newJoint(len(targets), w)}
 	}
 	for i := range targets {
-		if err := s.send(ctx, &targets[i], p, expiryMs, w); err != nil {
+		if err := s.send(ctx, &targets[i], &m, w); err != nil {
 			return 0, err
 		}
 	}
 	return mq.Pending, nil
 }
 
-func (s *Session) send(ctx context.Context, t *target, p *mq.Publish, expiryMs int64, w waiter) error {
+func (s *Session) send(ctx context.Context, t *target, m *outgoing, w waiter) error {
 	o, err := s.broker.outbox(t.group)
 	if err == nil {
-		err = o.enqueue(ctx, t.queues, p, expiryMs, w)
+		err = o.enqueue(ctx, t.queues, m, m.expiry(t, s.broker.nowMs), w)
 	}
 	if errors.Is(err, errGroupGone) {
 		// The node that held the queue ended a moment ago, and the queue with it.
@@ -124,7 +125,7 @@ func (s *Session) lookUp(v *meta.View, m mq.Content) (t []target, found bool, er
 		return nil, true, err
 	}
 	w := walk{
-		routers: s.broker.routers, view: v, vhost: s.vhost, key: m.RoutingKey(), headers: headersOf(m), byKey: true,
+		routers: s.broker.routers, view: v, vhost: s.vhost, keys: [][]byte{m.RoutingKey()}, headers: headersOf(m), byKey: true,
 		seenExchange: map[string]bool{}, seenQueue: map[mq.QueueID]bool{},
 	}
 	if err := w.from(x); err != nil {

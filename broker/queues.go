@@ -9,6 +9,9 @@ import (
 
 // Stat asks the leader of a queue for its counts.
 func (b *Broker) Stat(ctx context.Context, q *meta.Queue) (QueueStat, error) {
+	if err := b.answered(ctx, q.Group); err != nil {
+		return QueueStat{}, err
+	}
 	r, err := b.callLeader(ctx, callStat, q.Group, appendUint(nil, uint64(q.ID)))
 	if err != nil {
 		return QueueStat{}, err
@@ -18,8 +21,20 @@ func (b *Broker) Stat(ctx context.Context, q *meta.Queue) (QueueStat, error) {
 	return st, p.err
 }
 
+// answered waits for what this node has sent to a group: a client that
+// publishes and then asks finds what it has published.
+func (b *Broker) answered(ctx context.Context, g mq.GroupID) error {
+	if o := b.knownOutbox(g); o != nil {
+		return b.explain(ctx, g, o.answered(ctx))
+	}
+	return nil
+}
+
 // Purge drops what is ready in a queue and says how many messages that were.
 func (b *Broker) Purge(ctx context.Context, q *meta.Queue) (uint32, error) {
+	if err := b.answered(ctx, q.Group); err != nil {
+		return 0, err
+	}
 	r, err := b.callLeader(ctx, callPurge, q.Group, appendUint(nil, uint64(q.ID)))
 	if err != nil {
 		return 0, err
@@ -74,6 +89,8 @@ func (a *ShardStats) add(b ShardStats) {
 	a.Settled += b.Settled
 	a.Returned += b.Returned
 	a.Expired += b.Expired
+	a.Overflowed += b.Overflowed
+	a.DeadLettered += b.DeadLettered
 }
 
 // Close ends the broker's part of the node: no session is opened any more.
@@ -86,4 +103,5 @@ func (b *Broker) Close() {
 	if local != nil {
 		local.Follow()
 	}
+	b.meta.stop()
 }

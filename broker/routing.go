@@ -58,9 +58,11 @@ func (r *routers) of(v *meta.View, x *meta.Exchange) (*router, error) {
 	return c, nil
 }
 
-// target is the part of a message's destinations that lies in one group.
+// target is the part of a message's destinations that lies in one group and
+// has one time to live.
 type target struct {
 	group  mq.GroupID
+	ttlMs  int64 // x-message-ttl of the queues; negative means none
 	queues []mq.QueueID
 }
 
@@ -71,9 +73,10 @@ type walk struct {
 	routers *routers
 	view    *meta.View
 	vhost   string
-	key     []byte
+	keys    [][]byte // the routing key, and others that count as well
 	headers func() mq.Table
-	byKey   bool // exchange and routing key alone decide: the result may be kept
+	avoid   func(queue string) bool // queues that are not reached though bound; nil for none
+	byKey   bool                    // exchange and routing key alone decide: the result may be kept
 
 	seenExchange map[string]bool
 	seenQueue    map[mq.QueueID]bool
@@ -86,8 +89,10 @@ func (w *walk) from(x *meta.Exchange) error {
 	}
 	w.seenExchange[x.Name] = true
 	if x.Name == "" {
-		if q := w.view.Queue(w.vhost, string(w.key)); q != nil {
-			w.reach(q)
+		for _, key := range w.keys {
+			if q := w.view.Queue(w.vhost, string(key)); q != nil {
+				w.reach(q)
+			}
 		}
 		return nil
 	}
@@ -99,12 +104,14 @@ func (w *walk) from(x *meta.Exchange) error {
 		return err
 	}
 	hit := false
-	r.match.Match(w.key, w.headers, func(dest int) {
-		hit = true
-		if e := w.follow(r.dests[dest]); e != nil {
-			err = e
-		}
-	})
+	for _, key := range w.keys {
+		r.match.Match(key, w.headers, func(dest int) {
+			hit = true
+			if e := w.follow(r.dests[dest]); e != nil {
+				err = e
+			}
+		})
+	}
 	if err == nil && !hit {
 		err = w.alternate(x)
 	}
@@ -138,17 +145,18 @@ func (w *walk) alternate(x *meta.Exchange) error {
 }
 
 func (w *walk) reach(q *meta.Queue) {
-	if w.seenQueue[q.ID] {
+	if w.seenQueue[q.ID] || w.avoid != nil && w.avoid(q.Name) {
 		return
 	}
 	w.seenQueue[q.ID] = true
+	ttlMs := queueTTL(q)
 	for i := range w.targets {
-		if w.targets[i].group == q.Group {
+		if w.targets[i].group == q.Group && w.targets[i].ttlMs == ttlMs {
 			w.targets[i].queues = append(w.targets[i].queues, q.ID)
 			return
 		}
 	}
-	w.targets = append(w.targets, target{q.Group, []mq.QueueID{q.ID}})
+	w.targets = append(w.targets, target{q.Group, ttlMs, []mq.QueueID{q.ID}})
 }
 
 // headersOf reads a message's headers when a headers exchange asks for them.

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"slices"
+
 	"warren/broker/dispatch"
 	"warren/fsm/meta"
 	"warren/fsm/queue"
@@ -28,9 +30,12 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 	}
 	// Checked before it is proposed: a bad peer must not get bytes into the
 	// log that no replica can apply.
+	idle := true
 	err := queue.CheckOps(p.b, func(op queue.Op) {
 		if op.Kind == queue.Settle {
 			s.settling(op, o.Session)
+		} else {
+			idle = false
 		}
 	})
 	if err != nil {
@@ -38,7 +43,7 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 		return
 	}
 	l.origins[o.Node] = from
-	l.proposer.add(part{origin: o, ops: p.b})
+	l.proposer.add(part{origin: o, ops: p.b, idle: idle})
 	s.dispatch()
 }
 
@@ -73,6 +78,9 @@ func (s *Shard) settling(op queue.Op, session mq.SessionID) {
 	}
 	if len(unknown) > 0 {
 		q.d.Claim(settlerOf(session), unknown, st)
+		for _, seq := range unknown {
+			q.d.Settling(seq)
+		}
 	}
 	s.lead.touch(q)
 }
@@ -117,6 +125,7 @@ func (s *Shard) resume(from mq.NodeID, p *parser) {
 		}
 	}
 	for id, q := range l.queues {
+		q.askAgain(from) // before reconciling: what a get takes later, its node could not list
 		s.reconcile(q, session, named, holding[id])
 	}
 	delete(l.awaiting, from)
@@ -190,13 +199,33 @@ func (s *Shard) sessionEnded(session mq.SessionID) {
 
 // noticeUnused says so when the last consumer of an auto-delete queue went.
 func (s *Shard) noticeUnused(q *ledQueue, before int) {
-	if before > 0 && q.d.Consumers() == 0 && q.rec.AutoDelete {
+	if before > 0 && q.d.Consumers() == 0 && q.rec.AutoDelete && !q.unused {
+		q.unused = true
 		s.topics.Unused(q.rec)
 	}
 }
 
-// returned takes unsettled messages back to their place in the queue.
-func (s *Shard) returned(p *parser) {
+// unusedDone hears that an unused queue has been deleted on every node, or
+// that it could not be: then it goes on, and is deleted the next time.
+func (s *Shard) unusedDone(id mq.QueueID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lead
+	if l == nil {
+		return
+	}
+	if q := l.queues[id]; q != nil {
+		q.unused = false
+	}
+	for _, a := range l.farewells[id] {
+		a.ok(nil)
+	}
+	delete(l.farewells, id)
+}
+
+// returned takes unsettled messages back to their place in the queue, or with
+// frameReject, out of it.
+func (s *Shard) returned(kind byte, p *parser) {
 	term, session := p.uint(), mq.SessionID(p.uint())
 	held := parseHeld(p)
 	s.mu.Lock()
@@ -206,11 +235,19 @@ func (s *Shard) returned(p *parser) {
 		return // the next resume tells
 	}
 	for _, h := range held {
-		if q := l.queues[h.queue]; q != nil {
-			q.d.Return(dispatch.Key{Session: session, Consumer: h.consumer}, h.seqs)
-			s.stats.Returned += uint64(len(h.seqs))
-			l.touch(q)
+		q := l.queues[h.queue]
+		if q == nil {
+			continue
 		}
+		k := dispatch.Key{Session: session, Consumer: h.consumer}
+		if kind == frameReject {
+			q.d.WithdrawFrom(k, h.seqs, func(seq mq.Seq) { s.leave(q, seq, rejected) })
+		} else {
+			q.d.Return(k, h.seqs)
+			s.stats.Returned += uint64(len(h.seqs))
+		}
+		s.settleDropped(q)
+		l.touch(q)
 	}
 	s.dispatch()
 }
@@ -260,6 +297,10 @@ func (s *Shard) serve(a asked, kind byte, p *parser) {
 	case kind == callGet:
 		s.get(a, rec, p)
 	case kind == callStat:
+		if q := s.lead.queues[id]; q != nil && q.unused {
+			a.tryAgain() // until it is deleted: then whoever declares it makes a new one
+			return
+		}
 		st := s.stat(id)
 		a.ok(appendUint(appendUint(appendUint(nil, st.Ready), st.Unacked), uint64(st.Consumers)))
 	case kind == callPurge:
@@ -276,12 +317,16 @@ func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
 		a.fail(errFrame)
 		return
 	}
-	if s.lead.homes[a.from] != session {
-		a.tryAgain() // its resume is still on the way, and would not know this consumer
+	if s.lead.homes[a.from] != session || !s.lead.opened {
+		a.tryAgain() // a resume is still on the way: this node's would not know this consumer, another's may have a claim to the queue for itself
 		return
 	}
 	at.Session = session
 	q := s.queue(rec)
+	if q.unused {
+		a.tryAgain() // it is being deleted
+		return
+	}
 	if err := q.d.Attach(at.Consumer); err != nil {
 		a.fail(mq.Errorf(mq.AccessRefused, "queue '%s' in vhost '%s' in exclusive use", rec.Name, rec.VHost))
 		return
@@ -301,8 +346,12 @@ func (s *Shard) detach(a asked, rec *meta.Queue, p *parser) {
 	q := s.queue(rec)
 	before := q.d.Consumers()
 	q.d.Detach(k, requeue)
-	a.ok(nil)
 	s.noticeUnused(q, before)
+	if q.unused {
+		s.lead.farewells[q.id] = append(s.lead.farewells[q.id], a) // answered when the queue is gone everywhere
+	} else {
+		a.ok(nil)
+	}
 	s.lead.touch(q)
 	s.dispatch()
 }
@@ -328,6 +377,17 @@ func (s *Shard) get(a asked, rec *meta.Queue, p *parser) {
 	q.gets = append(q.gets, g)
 	s.lead.touch(q)
 	s.dispatch()
+}
+
+// askAgain turns the waiting gets of one node away: it asks again if it still
+// wants to know.
+func (q *ledQueue) askAgain(node mq.NodeID) {
+	q.gets = slices.DeleteFunc(q.gets, func(g getRequest) bool {
+		if g.asked.from == node {
+			g.asked.tryAgain()
+		}
+		return g.asked.from == node
+	})
 }
 
 // purge proposes to drop what is ready: everything up to now that is not
@@ -356,7 +416,7 @@ func (s *Shard) queueDeleted(id mq.QueueID) {
 		return
 	}
 	s.forgetQueue(id)
-	s.lead.proposer.add(part{ops: queue.AppendDelete(nil, id), own: true})
+	s.lead.proposer.add(part{ops: queue.AppendDelete(nil, id), own: true, last: true})
 }
 
 // sweep deletes queues that the metadata no longer has: a queue can be left
@@ -371,7 +431,7 @@ func (s *Shard) sweep() {
 	for _, id := range s.state.Queues() {
 		if view.QueueByID(id) == nil && uint64(id)>>12 <= view.Index() {
 			s.forgetQueue(id)
-			s.lead.proposer.add(part{ops: queue.AppendDelete(nil, id), own: true})
+			s.lead.proposer.add(part{ops: queue.AppendDelete(nil, id), own: true, last: true})
 		}
 	}
 }

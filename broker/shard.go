@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -16,6 +17,12 @@ type Topics interface {
 	View() *meta.View
 	// Unused says that the last consumer of an auto-delete queue has gone. Must not block.
 	Unused(q *meta.Queue)
+	// Forward publishes dead letters, and returns those that reach no queue.
+	// Of each of the others, to hears once. Must not block.
+	Forward(letters []letter, to mq.Confirmer) (nowhere []letter)
+	// ReadIndex blocks until View is at least as new as every change that was
+	// acknowledged before the call.
+	ReadIndex(ctx context.Context) error
 }
 
 // Shard is one group's queues on one node: the state machine that its log
@@ -42,6 +49,8 @@ type Shard struct {
 // ShardStats counts what a shard did as a leader.
 type ShardStats struct {
 	Enqueued, Delivered, Redelivered, Settled, Returned, Expired uint64
+	Overflowed                                                   uint64 // out of a queue that was full
+	DeadLettered                                                 uint64 // taken by the queues that they went to
 }
 
 // NewShard returns a shard with no messages and no log; Start gives it one.
@@ -92,6 +101,9 @@ func (s *Shard) keepBodies() {
 	for i := range s.fx.Enqueued {
 		m := &s.fx.Enqueued[i]
 		s.bodies.Put(uint64(m.Queue), uint64(m.Seq), m.Flags, m.Priority, m.ExpiryMs, m.Content)
+	}
+	if s.lead != nil {
+		s.lead.weigh(s, &s.fx)
 	}
 	for i := range s.fx.Settled {
 		r := &s.fx.Settled[i]

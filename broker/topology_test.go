@@ -66,7 +66,7 @@ type firstGroup struct{}
 func (firstGroup) GroupFor(string, string, mq.Table) mq.GroupID { return 1 }
 
 // topo is the fixture: guest may do everything in vhost "/", user bob
-// configures conf-, writes write- and reads read-.
+// configures conf-, writes write- and reads read- and conf-read-.
 type topo struct {
 	*Topology
 	t       *testing.T
@@ -85,7 +85,7 @@ func newTopo(t *testing.T) *topo {
 		},
 		meta.NodePut{ID: "n1"}, meta.SessionOpen{Node: "n1"},
 		meta.UserPut{Name: "bob", PasswordHash: meta.HashPassword([4]byte{2}, "secret")},
-		meta.PermissionSet{User: "bob", VHost: "/", Configure: "^conf-", Write: "^write-", Read: "^read-"},
+		meta.PermissionSet{User: "bob", VHost: "/", Configure: "^conf-", Write: "^write-", Read: "^(conf-)?read-"},
 		meta.VHostPut{Name: "other"},
 	)
 	if err != nil {
@@ -198,6 +198,10 @@ func TestRefusalsAreRabbitMQs(t *testing.T) {
 		{user: "bob", op: mq.ExchangeBind{Source: "read-e"}, want: refusedBob("write", "exchange", "amq.default")},
 		{user: "bob", op: mq.ExchangeDeclare{Name: "conf-e", Type: "topic", Args: arg("alternate-exchange", "write-x")},
 			want: refusedBob("read", "exchange", "conf-e")},
+		{user: "bob", op: mq.QueueDeclare{Name: "conf-q", Durable: true, Args: arg("x-dead-letter-exchange", "write-x")},
+			want: refusedBob("read", "queue", "conf-q")},
+		{user: "bob", op: mq.QueueDeclare{Name: "conf-read-q", Durable: true, Args: arg("x-dead-letter-exchange", "x")},
+			want: refusedBob("write", "exchange", "x")},
 	} {
 		f := newTopo(t)
 		f.fill()
@@ -244,14 +248,23 @@ func TestQueueArgumentsAreCheckedNotIgnored(t *testing.T) {
 		{"x-message-ttl", int32(-1), fmt.Sprintf(invalid, "x-message-ttl", "{value_negative,-1}")},
 		{"x-message-ttl", "60", fmt.Sprintf(invalid, "x-message-ttl", `"expected integer, got longstr"`)},
 		{"x-message-ttl", int64(1) << 40, fmt.Sprintf(invalid, "x-message-ttl", "{value_too_big,1099511627776}")},
-		{"x-message-ttl", int32(60000), fmt.Sprintf(missing, "x-message-ttl")},
+		{"x-message-ttl", int32(60000), ""},
+		{"x-message-ttl", int64(0), ""},
 		{"x-expires", int32(0), fmt.Sprintf(invalid, "x-expires", "{value_zero,0}")},
 		{"x-expires", int32(1), fmt.Sprintf(missing, "x-expires")},
 		{"x-max-priority", int32(256), fmt.Sprintf(invalid, "x-max-priority", "{max_value_exceeded,256}")},
 		{"x-max-priority", int32(10), fmt.Sprintf(missing, "x-max-priority")},
 		{"x-dead-letter-routing-key", "k", fmt.Sprintf(invalid, "x-dead-letter-routing-key", "routing_key_but_no_dlx_defined")},
-		{"x-dead-letter-exchange", "dlx", fmt.Sprintf(missing, "x-dead-letter-exchange")},
-		{"x-max-length", int32(10), fmt.Sprintf(missing, "x-max-length")},
+		{"x-dead-letter-exchange", "dlx", ""},
+		{"x-dead-letter-exchange", int32(1), "PRECONDITION_FAILED - invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'new' in vhost '/'"},
+		{"x-dead-letter-strategy", "at-least-once", fmt.Sprintf(missing, "x-dead-letter-strategy")},
+		{"x-max-length", int32(10), ""},
+		{"x-max-length", int32(-1), fmt.Sprintf(invalid, "x-max-length", "{value_negative,-1}")},
+		{"x-max-length-bytes", int64(1 << 40), ""},
+		{"x-max-length-bytes", "1k", fmt.Sprintf(invalid, "x-max-length-bytes", `"expected integer, got longstr"`)},
+		{"x-overflow", "drop-head", ""},
+		{"x-overflow", "reject-publish", fmt.Sprintf(missing, "x-overflow=reject-publish")},
+		{"x-overflow", "reject-publish-dlx", fmt.Sprintf(missing, "x-overflow=reject-publish-dlx")},
 		{"x-overflow", "odd", fmt.Sprintf(invalid, "x-overflow", "invalid_overflow")},
 		{"x-delivery-limit", int32(3), fmt.Sprintf(missing, "x-delivery-limit")},
 		{"x-consumer-timeout", int32(3), fmt.Sprintf(missing, "x-consumer-timeout")},

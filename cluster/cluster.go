@@ -8,9 +8,14 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
+
+	"warren/storage/raftlog"
+	"warren/storage/vfs"
 )
 
 // Config is what a node's cluster side needs to know.
@@ -38,13 +43,26 @@ type Config struct {
 	// HeartbeatTimeout is how long a group's followers wait for a silent leader:
 	// Raft's heartbeat, election and leader lease timeouts. Default: 1 s.
 	HeartbeatTimeout time.Duration
-	// LogCacheBytes is how much of its newest log each group keeps in memory.
-	// Default: 8 MiB.
+	// LogCacheBytes is how much of its newest log each group keeps in memory; the
+	// groups of a WAL share four times as much. Default: 8 MiB.
 	LogCacheBytes int64
+	// LogStore is where the entries of groups are, but for the metadata group's:
+	// LogStoreWAL or LogStoreBolt. It cannot change while there are any. Default:
+	// LogStoreWAL.
+	LogStore string
 	// Fatal ends the process after a failed fsync and the like: to go on would
 	// break promises. It must not return. Default: panic.
 	Fatal func(error)
 }
+
+// Values of Config.LogStore.
+const (
+	LogStoreWAL  = "wal"    // one log of all groups: one sync for whatever they store at a time
+	LogStoreBolt = "boltdb" // a raft-boltdb file for each
+)
+
+// walDir is the WAL's folder in the data directory.
+const walDir = "wal"
 
 const (
 	defaultListen        = ":25672"
@@ -64,6 +82,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LogCacheBytes == 0 {
 		c.LogCacheBytes = defaultLogCacheBytes
+	}
+	if c.LogStore == "" {
+		c.LogStore = LogStoreWAL
 	}
 	if c.Fatal == nil {
 		c.Fatal = func(err error) { panic(err) }
@@ -89,6 +110,9 @@ func (c *Config) Validate() error {
 	if n := len(c.Secret); n > 0 && n < secretBytesMin {
 		errs = append(errs, fmt.Errorf("secret: %d bytes long, the least is %d", n, secretBytesMin))
 	}
+	if c.LogStore != LogStoreWAL && c.LogStore != LogStoreBolt {
+		errs = append(errs, fmt.Errorf("log store %q: must be %s or %s", c.LogStore, LogStoreWAL, LogStoreBolt))
+	}
 	if c.HeartbeatTimeout < heartbeatMin {
 		errs = append(errs, fmt.Errorf("heartbeat timeout: %s, the least is %s", c.HeartbeatTimeout, heartbeatMin))
 	}
@@ -102,6 +126,7 @@ type Cluster struct {
 	log *slog.Logger
 
 	identity *identity
+	wal      *raftlog.WAL // nil with LogStoreBolt
 	calls    *callTable
 	callers  *callers
 	lanes    *lanes
@@ -119,7 +144,8 @@ type Cluster struct {
 	closed sync.Once
 }
 
-// New locks the data directory and reads who this node is; it opens no socket.
+// New locks the data directory, reads who this node is and what its groups'
+// shared log holds; it opens no socket.
 // After Handle, OnJoin and OnCall comes Start. Close is needed in any case.
 func New(cfg Config, log *slog.Logger) (*Cluster, error) {
 	if err := cfg.Validate(); err != nil {
@@ -134,6 +160,9 @@ func New(cfg Config, log *slog.Logger) (*Cluster, error) {
 		c.cfg.Name = c.id
 	}
 	c.log = log.With("node", c.id)
+	if err := c.openWAL(); err != nil {
+		return nil, errors.Join(err, id.close())
+	}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.book = newBook(id, c.log)
 	c.callers = newCallers(c.dial)
@@ -158,6 +187,27 @@ func New(cfg Config, log *slog.Logger) (*Cluster, error) {
 	c.calls.kinds[kindJoin] = c.former.onJoinCall
 	c.calls.kinds[kindBook] = c.onBook
 	return c, nil
+}
+
+func (c *Cluster) openWAL() (err error) {
+	if c.cfg.LogStore != LogStoreWAL {
+		return nil
+	}
+	c.wal, err = raftlog.OpenWAL(vfs.OS{}, filepath.Join(c.cfg.DataDir, walDir), raftlog.Options{
+		Log: c.log, Fatal: c.cfg.Fatal, CacheBytes: 4 * c.cfg.LogCacheBytes,
+	})
+	if err != nil || !c.wal.Fresh() {
+		return err
+	}
+	voted, err := filepath.Glob(filepath.Join(c.cfg.DataDir, groupsDir, "*", stableFile))
+	if err == nil && len(voted) > 0 {
+		err = fmt.Errorf("%s was made anew, but the entries of %s must be there: restore it, or start with an empty directory",
+			filepath.Join(c.cfg.DataDir, walDir), filepath.Dir(voted[0]))
+	}
+	if err != nil {
+		err = errors.Join(err, c.wal.Close(), os.RemoveAll(filepath.Join(c.cfg.DataDir, walDir)))
+	}
+	return err
 }
 
 // ID is the node's id for ever: 16 hex digits.
@@ -414,6 +464,7 @@ func (c *Cluster) Advertised() string { return *c.mux.advertised.Load() }
 type Stats struct {
 	Dialed, Accepted, Refused uint64 // connections that got past, or not past, the hello
 	Lane                      LaneStats
+	WAL                       raftlog.WALStats
 	Groups                    []GroupStats
 }
 
@@ -422,6 +473,9 @@ func (c *Cluster) Stats() Stats {
 	s := Stats{Lane: c.lanes.stats()}
 	if c.mux != nil {
 		s.Dialed, s.Accepted, s.Refused = c.mux.dialed.Load(), c.mux.accepted.Load(), c.mux.refused.Load()
+	}
+	if c.wal != nil {
+		s.WAL = c.wal.Stats()
 	}
 	for _, g := range c.groups.all() {
 		s.Groups = append(s.Groups, g.Stats())
@@ -449,6 +503,9 @@ func (c *Cluster) Close(ctx context.Context) error {
 		}
 		c.calls.work.Wait()
 		c.work.Wait()
+		if c.wal != nil {
+			err = errors.Join(err, c.wal.Close())
+		}
 		err = errors.Join(err, c.identity.close())
 	})
 	return err

@@ -121,7 +121,6 @@ func encodeAppend(a *raft.AppendEntriesRequest) (body []byte, data [][]byte) {
 	body = make([]byte, 0, 128+40*len(a.Entries))
 	body = appendRPCHeader(body, a.RPCHeader)
 	body = binary.AppendUvarint(body, a.Term)
-	body = appendBytes(body, a.Leader)
 	body = binary.AppendUvarint(body, a.PrevLogEntry)
 	body = binary.AppendUvarint(body, a.PrevLogTerm)
 	body = binary.AppendUvarint(body, a.LeaderCommitIndex)
@@ -152,9 +151,8 @@ func encodeAppend(a *raft.AppendEntriesRequest) (body []byte, data [][]byte) {
 func decodeAppend(b []byte) (*raft.AppendEntriesRequest, error) {
 	d := decoder{b: b}
 	a := &raft.AppendEntriesRequest{
-		RPCHeader: d.rpcHeader(),
+		RPCHeader: d.rpcHeader(), // who leads is in it; the field of its own is for protocol versions before 3
 		Term:      d.uint(),
-		Leader:    d.bytes(),
 	}
 	a.PrevLogEntry, a.PrevLogTerm, a.LeaderCommitIndex = d.uint(), d.uint(), d.uint()
 	n := d.uint()
@@ -202,7 +200,6 @@ func decodeAppendAnswer(b []byte, r *raft.AppendEntriesResponse) error {
 func encodeVote(v *raft.RequestVoteRequest) []byte {
 	dst := appendRPCHeader(make([]byte, 0, 96), v.RPCHeader)
 	dst = binary.AppendUvarint(dst, v.Term)
-	dst = appendBytes(dst, v.Candidate)
 	dst = binary.AppendUvarint(dst, v.LastLogIndex)
 	dst = binary.AppendUvarint(dst, v.LastLogTerm)
 	return appendBool(dst, v.LeadershipTransfer)
@@ -210,7 +207,7 @@ func encodeVote(v *raft.RequestVoteRequest) []byte {
 
 func decodeVote(b []byte) (*raft.RequestVoteRequest, error) {
 	d := decoder{b: b}
-	v := &raft.RequestVoteRequest{RPCHeader: d.rpcHeader(), Term: d.uint(), Candidate: d.bytes(),
+	v := &raft.RequestVoteRequest{RPCHeader: d.rpcHeader(), Term: d.uint(),
 		LastLogIndex: d.uint(), LastLogTerm: d.uint(), LeadershipTransfer: d.bool()}
 	return v, d.done()
 }

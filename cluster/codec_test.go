@@ -15,7 +15,7 @@ import (
 func sampleAppend() *raft.AppendEntriesRequest {
 	return &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte(idA), Addr: []byte(idA)},
-		Term:      7, Leader: []byte(idA), PrevLogEntry: 41, PrevLogTerm: 6, LeaderCommitIndex: 40,
+		Term:      7, PrevLogEntry: 41, PrevLogTerm: 6, LeaderCommitIndex: 40,
 		Entries: []*raft.Log{
 			{Index: 42, Term: 7, Type: raft.LogCommand, Data: []byte("one"), AppendedAt: time.Unix(12, 34)},
 			{Index: 43, Term: 7, Type: raft.LogNoop},
@@ -44,7 +44,7 @@ func TestRaftMessagesComeBackAsTheyWereSent(t *testing.T) {
 	a.Entries = nil
 	gotA, err = decodeAppend(flat(a))
 	check(gotA, a, err)
-	v := &raft.RequestVoteRequest{RPCHeader: h, Term: 4, Candidate: []byte(idA), LastLogIndex: 9, LastLogTerm: 3, LeadershipTransfer: true}
+	v := &raft.RequestVoteRequest{RPCHeader: h, Term: 4, LastLogIndex: 9, LastLogTerm: 3, LeadershipTransfer: true}
 	gotV, err := decodeVote(encodeVote(v))
 	check(gotV, v, err)
 	p := &raft.RequestPreVoteRequest{RPCHeader: h, Term: 4, LastLogIndex: 9, LastLogTerm: 3}

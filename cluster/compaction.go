@@ -26,7 +26,8 @@ type snapshotCounters struct {
 	lastBytes                atomic.Int64
 }
 
-// compact takes snapshots when the log has grown or aged. Groups of a node are
+// compact takes snapshots when the log has grown or aged, or keeps others from
+// being let go of. Groups of a node are
 // spread over the interval by their number.
 func (g *Group) compact(ctx context.Context) {
 	every := snapshotEvery + time.Duration(g.gid*37%120)*time.Second
@@ -42,6 +43,7 @@ func (g *Group) compact(ctx context.Context) {
 			if g.apply.countSince.Load() < snapshotEntriesMin {
 				continue
 			}
+		case <-g.stores.pinned: // the node's log keeps old files for this group
 		case <-ctx.Done():
 			return
 		}

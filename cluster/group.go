@@ -95,7 +95,7 @@ type GroupStats struct {
 	ProposalErrors     uint64
 	Restarts           uint64 // of this group's Raft, in place
 	LastContact        time.Time
-	LogBytes           int64 // size of the log's file
+	LogBytes           int64 // size of the log's file, or of the entries in the node's
 }
 
 // ID is the group's number; 0 is the metadata group.

@@ -101,6 +101,7 @@ func (c *Cluster) OpenGroup(gid uint64, m Machine, o GroupOptions) (*Group, erro
 	seat := groupSeat{
 		id: c.id, dir: dir, log: c.log, fatal: c.cfg.Fatal,
 		profile: groupProfile{heartbeat: c.cfg.HeartbeatTimeout, cacheMax: c.cfg.LogCacheBytes},
+		wal:     c.wal,
 		transport: func(gid uint64) groupTransport {
 			t := c.newTransport(gid, hold)
 			hold = true // a later run in place knows no leader either

@@ -55,26 +55,43 @@ type groupProfile struct {
 // groupSeat is what a node gives to a group that it opens.
 type groupSeat struct {
 	id        string // this node's; also its Raft address
-	dir       string // the folder of all groups: dir/%08x/{log.bolt,snapshots/}
+	dir       string // the folder of all groups: dir/%08x/{log.bolt or stable.bolt,snapshots/}
 	log       *slog.Logger
 	fatal     func(error) // ends the process; see raftlog.Options
 	profile   groupProfile
+	wal       *raftlog.WAL                    // the node's log of all queue groups; nil if each has a log.bolt
 	transport func(gid uint64) groupTransport // a fresh one for each run of Raft
+}
+
+// groupLog is where a group's entries are.
+type groupLog interface {
+	raft.LogStore
+	Stats() raftlog.Stats
+	FileBytes() int64
 }
 
 // groupStores are a group's files.
 type groupStores struct {
-	log       *raftlog.Bolt
+	log       groupLog
+	stable    *raftlog.Bolt // term and vote; the same as log if the group has a log.bolt
+	pinned    <-chan struct{}
 	snapshots *snapshot.Store
 }
 
-func (s *groupStores) close() error { return s.log.Close() }
+func (s *groupStores) close() error { return s.stable.Close() }
+
+// Files of a group: logFile holds all of it, stableFile only the term and the
+// vote, while the entries are in the node's WAL.
+const (
+	logFile    = "log.bolt"
+	stableFile = "stable.bolt"
+)
 
 // openGroup opens gid's stores, bootstraps it if it is fresh and asked to, and
 // starts Raft. The group lives until Close; ctx only carries values.
 func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o GroupOptions) (*Group, error) {
 	log := seat.log.With("group", gid)
-	stores, err := openStores(seat, gid, log)
+	stores, err := openStores(seat, gid, o.Meta, log)
 	if err != nil {
 		return nil, fmt.Errorf("open group %d: %w", gid, err)
 	}
@@ -104,7 +121,7 @@ func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o Gro
 	return g, nil
 }
 
-func openStores(seat groupSeat, gid uint64, log *slog.Logger) (*groupStores, error) {
+func openStores(seat groupSeat, gid uint64, meta bool, log *slog.Logger) (*groupStores, error) {
 	dir := filepath.Join(seat.dir, fmt.Sprintf("%08x", gid))
 	fs := vfs.OS{}
 	if err := fs.MkdirAll(dir); err != nil {
@@ -119,17 +136,50 @@ func openStores(seat groupSeat, gid uint64, log *slog.Logger) (*groupStores, err
 	if err != nil {
 		return nil, err
 	}
-	logs, err := raftlog.OpenBolt(filepath.Join(dir, "log.bolt"), raftlog.Options{
-		Log: log, Fatal: seat.fatal, CacheBytes: seat.profile.cacheMax,
-	})
-	if err != nil {
+	s := &groupStores{snapshots: snaps}
+	if err := s.openLog(seat, dir, gid, meta, log); err != nil {
 		return nil, err
 	}
-	s := &groupStores{log: logs, snapshots: snaps}
 	if err := s.check(); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
+}
+
+// openLog opens the group's log in the kind of store that the node is set to. A
+// group that has the other kind is refused: its entries would be missing.
+func (s *groupStores) openLog(seat groupSeat, dir string, gid uint64, meta bool, log *slog.Logger) error {
+	o := raftlog.Options{Log: log, Fatal: seat.fatal, CacheBytes: seat.profile.cacheMax}
+	if meta || seat.wal == nil {
+		if exists(filepath.Join(dir, stableFile)) {
+			return fmt.Errorf("%s: this group's log is in the shared log: start the node with raft.log_store = wal", dir)
+		}
+		b, err := raftlog.OpenBolt(filepath.Join(dir, logFile), o)
+		if err != nil {
+			return err
+		}
+		s.log, s.stable = b, b
+		return nil
+	}
+	if exists(filepath.Join(dir, logFile)) {
+		return fmt.Errorf("%s: this group's log is in %s: start the node with raft.log_store = boltdb", dir, logFile)
+	}
+	g, err := seat.wal.Group(gid)
+	if err != nil {
+		return fmt.Errorf("this replica is damaged: %w", err)
+	}
+	o.CacheBytes = -1
+	b, err := raftlog.OpenBolt(filepath.Join(dir, stableFile), o)
+	if err != nil {
+		return err
+	}
+	s.log, s.stable, s.pinned = g, b, g.Pinned()
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // check refuses a log whose beginning is gone while there is no snapshot to
@@ -148,8 +198,8 @@ func (s *groupStores) check() error {
 
 // hasGroup reports whether dir holds state of group gid.
 func hasGroup(dir string, gid uint64) bool {
-	_, err := os.Stat(filepath.Join(dir, fmt.Sprintf("%08x", gid), "log.bolt"))
-	return err == nil
+	dir = filepath.Join(dir, fmt.Sprintf("%08x", gid))
+	return exists(filepath.Join(dir, logFile)) || exists(filepath.Join(dir, stableFile))
 }
 
 // startRun starts Raft over the group's stores. A replaying run keeps the
@@ -167,7 +217,7 @@ func (g *Group) startRun(replay bool) error {
 	}
 	g.apply.seen = 0
 	g.apply.starting.Store(true)
-	r, err := raft.NewRaft(conf, g.apply, g.stores.log, g.stores.log, g.stores.snapshots, run.transport)
+	r, err := raft.NewRaft(conf, g.apply, g.stores.log, g.stores.stable, g.stores.snapshots, run.transport)
 	g.apply.starting.Store(false)
 	if err != nil {
 		return errors.Join(err, run.transport.Close())
@@ -189,7 +239,7 @@ func (g *Group) bootstrap(conf *raft.Config, t raft.Transport) error {
 	for _, id := range g.opts.Bootstrap {
 		c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
 	}
-	err := raft.BootstrapCluster(conf, g.stores.log, g.stores.log, g.stores.snapshots, t, c)
+	err := raft.BootstrapCluster(conf, g.stores.log, g.stores.stable, g.stores.snapshots, t, c)
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		return nil // it has state: that is what counts
 	}
@@ -219,7 +269,6 @@ func (g *Group) config(notify chan<- bool) *raft.Config {
 	c.NotifyCh = notify
 	c.Logger = raftLogger(g.log)
 	if g.opts.Meta {
-		c.CommitTimeout = 20 * time.Millisecond
 		c.MaxAppendEntries = 64
 		c.TrailingLogs = 10240
 	}

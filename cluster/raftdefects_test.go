@@ -75,14 +75,14 @@ func TestAnUncommittedTailBehindASnapshotIsWiped(t *testing.T) {
 			if err := sink.Close(); err != nil {
 				t.Fatal(err)
 			}
-			must(t, s.log.SetUint64([]byte("CurrentTerm"), 3))
+			must(t, s.stable.SetUint64([]byte("CurrentTerm"), 3))
 		})
 		plant(t, b, func(s *groupStores) { // 50 entries of a leader of term 2 that nobody else has
 			must(t, s.log.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(members)}))
 			for i := uint64(2); i <= 50; i++ {
 				must(t, s.log.StoreLog(&raft.Log{Index: i, Term: 2, Data: []byte("lost")}))
 			}
-			must(t, s.log.SetUint64([]byte("CurrentTerm"), 2))
+			must(t, s.stable.SetUint64([]byte("CurrentTerm"), 2))
 		})
 		c.start()
 		defer c.stop()
@@ -104,7 +104,7 @@ func TestAnUncommittedTailBehindASnapshotIsWiped(t *testing.T) {
 func plant(t *testing.T, n *memNode, f func(*groupStores)) {
 	t.Helper()
 	seat := groupSeat{id: n.id, dir: n.dir, fatal: func(err error) { t.Error(err) }}
-	s, err := openStores(seat, testGroup, slog.New(slog.DiscardHandler))
+	s, err := openStores(seat, testGroup, false, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

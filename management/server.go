@@ -33,16 +33,22 @@ type Server struct {
 	source  Source
 	handler http.Handler
 	status  chan struct{} // a place for each status request at work
-	log     *slog.Logger
+	// connections has a place for each request about connections at work.
+	connections chan struct{}
+	log         *slog.Logger
 }
 
 // NewServer returns a Server of what source says. version is Warren's.
 func NewServer(source Source, version string, log *slog.Logger) *Server {
-	s := &Server{source: source, log: log, status: make(chan struct{}, statusRequestsMax)}
+	s := &Server{source: source, log: log, status: make(chan struct{}, statusRequestsMax), connections: make(chan struct{}, connectionRequestsMax)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /api/warren/status", s.serveStatus)
+	mux.HandleFunc("GET /api/connections", s.aboutConnections(s.listConnections))
+	mux.HandleFunc("GET /api/connections/{$}", s.aboutConnections(s.listConnections))
+	mux.HandleFunc("GET /api/connections/{name}", s.aboutConnections(s.serveConnection))
+	mux.HandleFunc("DELETE /api/connections/{name}", s.aboutConnections(s.closeConnection))
 	mux.Handle("GET /metrics", metricsHandler(source, version))
 	s.handler = mux
 	return s

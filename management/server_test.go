@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"warren/mq"
 )
 
 // node is a Source that says what a test puts into it.
@@ -21,6 +23,33 @@ type node struct {
 	status Status
 	err    error
 	asked  int // queues, by the last Status
+
+	loginErr    error
+	tags        map[string][]string // of users, whose passwords are their names
+	connections []Connection
+	closed      []string // names and reasons of connections, as they were closed
+}
+
+func (n *node) Login(_ context.Context, user, password string, here bool) ([]string, error) {
+	tags, ok := n.tags[user]
+	if n.loginErr == nil && (!ok || user != password || user == "guest" && !here) {
+		return nil, mq.Errorf(mq.AccessRefused, "Login was refused")
+	}
+	return tags, n.loginErr
+}
+
+func (n *node) Connections(_ context.Context, name string) (out []Connection) {
+	for _, c := range n.connections {
+		if name == "" || name == c.Name {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (n *node) CloseConnection(_ context.Context, c Connection, reason string) bool {
+	n.closed = append(n.closed, c.Name+" on "+c.NodeID+": "+reason)
+	return c.State != "gone"
 }
 
 func (n *node) Ready() error { return n.ready }

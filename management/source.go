@@ -2,6 +2,7 @@ package management
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 )
 
@@ -18,6 +19,42 @@ type Source interface {
 	// queues. It may ask other nodes, for as long as ctx lasts; what they did not
 	// answer is left unknown.
 	Status(ctx context.Context, maxQueues int) (Status, error)
+	// Login checks a name and a password and returns the user's tags. here says
+	// that the request comes from this machine. Who is refused gets an mq.Error
+	// 403. It may ask the metadata leader, for as long as ctx lasts.
+	Login(ctx context.Context, user, password string, here bool) (tags []string, err error)
+	// Connections are the clients' connections of the whole cluster, or with a
+	// name those of that name. It asks the other nodes, for as long as ctx lasts;
+	// one that did not answer is left out.
+	Connections(ctx context.Context, name string) []Connection
+	// CloseConnection closes a connection wherever it is; its client hears the
+	// reason. False means that it has gone, or that its node did not answer.
+	CloseConnection(ctx context.Context, c Connection, reason string) bool
+}
+
+// Connection is a client's connection, under RabbitMQ's names.
+type Connection struct {
+	Name             string          `json:"name"`                         // "127.0.0.1:46202 -> 127.0.0.1:5672"
+	UserProvidedName string          `json:"user_provided_name,omitempty"` // the client property connection_name
+	User             string          `json:"user"`
+	VHost            string          `json:"vhost"`
+	Node             string          `json:"node"` // the name of the node that it is on
+	NodeID           string          `json:"-"`    // and its id
+	State            string          `json:"state"`
+	Channels         int             `json:"channels"`
+	PeerHost         string          `json:"peer_host"` // the client's address
+	PeerPort         int             `json:"peer_port"`
+	Host             string          `json:"host"` // the node's
+	Port             int             `json:"port"`
+	SSL              bool            `json:"ssl"`
+	AuthMechanism    string          `json:"auth_mechanism"`
+	ChannelMax       uint16          `json:"channel_max"`
+	FrameMax         uint32          `json:"frame_max"`    // bytes
+	Timeout          int64           `json:"timeout"`      // the heartbeat interval in seconds
+	ConnectedAt      int64           `json:"connected_at"` // Unix time in ms
+	RecvOct          uint64          `json:"recv_oct"`     // bytes that the client sent
+	SendOct          uint64          `json:"send_oct"`
+	ClientProperties json.RawMessage `json:"client_properties"` // see Properties
 }
 
 // Stats are the figures of one node. Totals count from the node's start.

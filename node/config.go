@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"warren/cluster"
 )
 
 // Config is everything that a node can be told. Default fills it in, the
@@ -51,6 +53,10 @@ type Config struct {
 	// Groups is how many Raft groups a new cluster spreads its durable queues
 	// over. Default: 0, which is twice BootstrapExpect and at least 2.
 	Groups int
+	// LogStore is where the log of durable queues is: wal, one for all of a
+	// node's groups, or boltdb, a file for each. It cannot change while there are
+	// any. Default: wal.
+	LogStore string
 
 	// FrameMax is the largest AMQP frame in bytes, as RabbitMQ counts it: all of
 	// the frame. Default: 131072.
@@ -101,6 +107,7 @@ func Default() Config {
 		ClusterListen:    ":25672",
 		ClusterName:      "warren",
 		BootstrapExpect:  1,
+		LogStore:         cluster.LogStoreWAL,
 		FrameMax:         131072,
 		ChannelMax:       2047,
 		HeartbeatSeconds: 60,
@@ -190,6 +197,9 @@ func (c *Config) clusterErrors() (errs []error) {
 	}
 	if c.Groups < 0 || c.Groups > groupsMax {
 		errs = append(errs, fmt.Errorf("groups %d: must be 0 to %d", c.Groups, groupsMax))
+	}
+	if c.LogStore != cluster.LogStoreWAL && c.LogStore != cluster.LogStoreBolt {
+		errs = append(errs, fmt.Errorf("raft log store %q: must be %s or %s", c.LogStore, cluster.LogStoreWAL, cluster.LogStoreBolt))
 	}
 	if n := len(c.Secret); n > 0 && n < secretBytesMin {
 		errs = append(errs, fmt.Errorf("cluster secret: %d bytes long, the least is %d", n, secretBytesMin))

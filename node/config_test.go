@@ -31,6 +31,7 @@ func TestValidateSaysWhatIsWrong(t *testing.T) {
 		{"expect too many", func(c *Config) { c.BootstrapExpect = 65; c.Join = []string{"a:1"} }, "0 to 64"},
 		{"too many groups", func(c *Config) { c.Groups = 1025 }, "groups 1025"},
 		{"short secret", func(c *Config) { c.Secret = []byte("short") }, "cluster secret"},
+		{"unknown log store", func(c *Config) { c.LogStore = "paper" }, "raft log store \"paper\""},
 		{"small frames", func(c *Config) { c.FrameMax = 4096 }, "frame max 4096"},
 		{"no channels", func(c *Config) { c.ChannelMax = 0 }, "channel max"},
 		{"huge messages", func(c *Config) { c.MaxMessageBytes = 1 << 40 }, "max message size"},

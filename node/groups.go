@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -15,82 +16,186 @@ import (
 	"warren/mq"
 )
 
-// replication is how many nodes hold a queue group.
-const replication = 3
-
-// metaVotersMax is how many nodes vote on the metadata; the others follow.
-const metaVotersMax = 5
+const (
+	metaGroup mq.GroupID = 0
+	// replication is how many nodes hold a queue group.
+	replication = 3
+	// Waits before a group that could not be opened is tried again: the first,
+	// and the longest.
+	reopenMin = time.Second
+	reopenMax = time.Minute
+)
 
 // groups keeps this node's Raft groups in line with the metadata: the
 // metadata says who replicates what, and is the authority.
 type groups struct {
-	cluster  *cluster.Cluster
-	broker   *broker.Broker
-	founders []string // the nodes that formed the cluster, sorted
-	slog     *slog.Logger
+	cluster *cluster.Cluster
+	broker  *broker.Broker
+	slog    *slog.Logger
+	formed  cluster.Formation // set by begin, before anything else runs
 
-	mu   sync.Mutex
-	meta *cluster.Group
-	open map[mq.GroupID]*cluster.Group
-	led  map[uint64]ledSince
+	mu       sync.Mutex
+	meta     *cluster.Group
+	open     map[mq.GroupID]*cluster.Group
+	failures map[mq.GroupID]openFailure
+	led      map[uint64]ledSince
+	noted    bool // the cluster room knows that this node's first groups exist
 }
 
-// openMeta opens the metadata group. Founders of a new cluster all begin it
-// with the same members; everybody else waits to be added.
-func (g *groups) openMeta() error {
-	self := g.cluster.ID()
+// openFailure is why a group is not open, and when it is tried again.
+type openFailure struct {
+	err  error
+	wait time.Duration
+	next time.Time
+}
+
+func newGroups(c *cluster.Cluster, b *broker.Broker, log *slog.Logger) *groups {
+	return &groups{
+		cluster: c, broker: b, slog: log,
+		open: map[mq.GroupID]*cluster.Group{}, failures: map[mq.GroupID]openFailure{}, led: map[uint64]ledSince{},
+	}
+}
+
+// begin opens the metadata group. Founders of a new cluster all begin it with
+// the same members; everybody else waits to be added.
+func (g *groups) begin(formed cluster.Formation) error {
+	g.formed = formed
 	var bootstrap []string
-	if slices.Contains(g.founders, self) {
-		bootstrap = g.founders
+	if formed.Bootstrap {
+		bootstrap = formed.Founders
 	}
 	m := g.broker.Metadata()
 	group, err := g.cluster.OpenGroup(uint64(metaGroup), metadataMachine{m}, cluster.GroupOptions{Bootstrap: bootstrap, Meta: true})
 	if err != nil {
-		return err
+		return fmt.Errorf("open the metadata: %w", err)
 	}
 	g.mu.Lock()
 	g.meta = group
+	g.noted = !formed.Bootstrap
 	g.mu.Unlock()
 	m.Start(group)
+	g.standIfAlone(group)
 	return nil
 }
 
-const metaGroup mq.GroupID = 0
+// standIfAlone spares a group whose only member is this node the wait for a
+// leader that nobody else can be.
+func (g *groups) standIfAlone(group *cluster.Group) {
+	servers, _, err := group.Servers()
+	if err == nil && len(servers) == 1 && servers[0] == (cluster.Server{ID: g.cluster.ID(), Voter: true}) {
+		group.InjectTimeoutNow()
+	}
+}
 
-// sync opens the groups that the metadata gives to this node.
-func (g *groups) sync() error {
-	self := mq.NodeID(g.cluster.ID())
+// sync opens the groups that the metadata gives to this node. One that cannot
+// be opened keeps no other from it, and is tried again after a while.
+func (g *groups) sync(now time.Time) {
 	for _, rec := range g.broker.View().Groups() {
-		if !slices.Contains(rec.Replicas, self) || g.get(rec.ID) != nil {
+		if !contains(rec, g.cluster.ID()) || g.get(rec.ID) != nil {
 			continue
 		}
-		s := g.broker.AddShard(rec.ID)
-		group, err := g.cluster.OpenGroup(uint64(rec.ID), shardMachine{s}, cluster.GroupOptions{Bootstrap: g.bootstrap(rec)})
-		if err != nil {
-			return err
-		}
 		g.mu.Lock()
-		g.open[rec.ID] = group
+		f := g.failures[rec.ID]
 		g.mu.Unlock()
-		s.Start(group)
+		if now.Before(f.next) {
+			continue
+		}
+		group, err := g.openOne(rec.ID)
+		g.mu.Lock()
+		if err != nil {
+			wait := min(max(2*f.wait, reopenMin), reopenMax)
+			g.failures[rec.ID] = openFailure{err, wait, now.Add(wait)}
+			g.slog.Error("group cannot be opened", "group", uint64(rec.ID), "err", err, "retry", wait)
+		} else {
+			delete(g.failures, rec.ID)
+			g.open[rec.ID] = group
+		}
+		g.mu.Unlock()
 	}
+}
+
+func (g *groups) openOne(id mq.GroupID) (*cluster.Group, error) {
+	s := g.broker.AddShard(id)
+	group, err := g.cluster.OpenGroup(uint64(id), shardMachine{s}, cluster.GroupOptions{Bootstrap: g.bootstrap(id)})
+	if err != nil {
+		g.broker.RemoveShard(id)
+		return nil, err
+	}
+	s.Start(group)
+	g.standIfAlone(group)
+	return group, nil
+}
+
+// bootstrap is what a group begins with on this node: its first members, if
+// this node is one of them and has not begun with them before. A member that
+// was added later begins with nothing, because the group's leader tells. Who
+// its members are by now does not matter: they begin in the log.
+func (g *groups) bootstrap(id mq.GroupID) []string {
+	if !g.formed.Bootstrap || id < 1 {
+		return nil
+	}
+	first := placement.Spread(g.formed.Founders, int(id), replication)[id-1]
+	if !slices.Contains(first, g.cluster.ID()) {
+		return nil
+	}
+	return first
+}
+
+// founded tells the cluster room, once, that the groups which this node was to
+// begin exist, so that no later start begins them again.
+func (g *groups) founded() error {
+	g.mu.Lock()
+	noted := g.noted
+	g.mu.Unlock()
+	v := g.broker.View()
+	if noted || !v.Initialized() {
+		return nil
+	}
+	for _, rec := range v.Groups() {
+		if contains(rec, g.cluster.ID()) && g.get(rec.ID) == nil {
+			return nil // not yet
+		}
+	}
+	if err := g.cluster.Founded(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.noted = true
+	g.mu.Unlock()
 	return nil
 }
 
-// bootstrap is what a group begins with on this node: its first members if it
-// still is as the cluster began it, and nothing if this node was added to it,
-// because then its leader tells.
-func (g *groups) bootstrap(rec meta.Group) []string {
-	layout := placement.Spread(g.founders, len(g.broker.View().Groups()), replication)
-	at := int(rec.ID) - 1
-	if at < 0 || at >= len(layout) || !slices.Contains(layout[at], g.cluster.ID()) {
-		return nil
+// layout is who replicates which group when a cluster begins.
+func (g *groups) layout(count int) [][]mq.NodeID {
+	var out [][]mq.NodeID
+	for _, replicas := range placement.Spread(g.formed.Founders, count, replication) {
+		out = append(out, nodeIDs(replicas))
 	}
-	if !slices.Equal(layout[at], strs(rec.Replicas)) {
-		return nil
-	}
-	return layout[at]
+	return out
 }
+
+// init makes the new cluster's metadata, once its first leader is this node.
+// Only founders know who they are.
+func (g *groups) init(ctx context.Context, first meta.ClusterInit) error {
+	if g.broker.View().Initialized() || !g.broker.LeadsMetadata() {
+		return nil
+	}
+	if len(g.formed.Founders) == 0 {
+		return errors.New("this node leads a cluster without metadata, and is not one of its founders")
+	}
+	return g.propose(ctx, first)
+}
+
+// propose carries operations out, all of which have to succeed.
+func (g *groups) propose(ctx context.Context, ops ...meta.Op) error {
+	results, err := g.broker.Propose(ctx, ops...)
+	for i := range results {
+		err = errors.Join(err, results[i].Error())
+	}
+	return err
+}
+
+func contains(g meta.Group, id string) bool { return slices.Contains(g.Replicas, mq.NodeID(id)) }
 
 func strs(ids []mq.NodeID) []string {
 	out := make([]string, len(ids))
@@ -117,6 +222,13 @@ func (g *groups) get(id mq.GroupID) *cluster.Group {
 	return g.open[id]
 }
 
+// failure is why a group is not open, nil if it was not tried.
+func (g *groups) failure(id mq.GroupID) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.failures[id].err
+}
+
 // all lists the open groups, the metadata group first.
 func (g *groups) all() []*cluster.Group {
 	g.mu.Lock()
@@ -136,133 +248,23 @@ func (g *groups) all() []*cluster.Group {
 	return out
 }
 
-// init makes the new cluster's metadata, once its first leader is this node.
-func (g *groups) init(ctx context.Context, first meta.ClusterInit) error {
-	if g.broker.View().Initialized() || !g.broker.LeadsMetadata() {
-		return nil
-	}
-	r, err := g.broker.Propose(ctx, first)
-	if err != nil {
-		return err
-	}
-	return r[0].Error()
-}
-
-// endDead ends the sessions of nodes that have ended.
-func (g *groups) endDead(ctx context.Context) error {
-	if !g.broker.LeadsMetadata() {
-		return nil
-	}
-	ops := g.broker.EndDeadSessions()
-	if len(ops) == 0 {
-		return nil
-	}
-	g.slog.Warn("ending the sessions of nodes that are gone", "sessions", len(ops))
-	_, err := g.broker.Propose(ctx, ops...)
-	return err
-}
-
-// place gives groups more replicas when nodes have joined: one change at a
-// time, decided by the metadata leader, carried out by the group's leader.
-func (g *groups) place(ctx context.Context) error {
-	if !g.broker.LeadsMetadata() || !g.broker.View().Initialized() {
-		return nil
-	}
-	for _, m := range placement.Plan(g.nodes(), g.placed(), replication) {
-		if m.Kind == placement.Transfer {
-			continue // each group's leader looks after that itself
-		}
-		rec := g.broker.View().Group(mq.GroupID(m.Group))
-		if rec == nil {
-			continue
-		}
-		_, err := g.broker.Propose(ctx, meta.GroupSet{ID: rec.ID, Replicas: nodeIDs(m.Replicas)})
-		g.slog.Info("replicas of a group change", "group", m.Group, "replicas", m.Replicas)
-		return err
-	}
-	return nil
-}
-
-// follow brings the members of the groups that this node leads in line with
-// the metadata, one change at a time.
-func (g *groups) follow(ctx context.Context) error {
-	var errs []error
-	v := g.broker.View()
-	for _, group := range g.all() {
-		if _, ok := group.Leading(); !ok {
-			continue
-		}
-		var want []mq.NodeID
-		if id := mq.GroupID(group.ID()); id != metaGroup {
-			if rec := v.Group(id); rec != nil {
-				want = rec.Replicas
-			}
-		} else {
-			for _, n := range v.Nodes() {
-				want = append(want, n.ID)
-			}
-		}
-		errs = append(errs, g.changeOne(ctx, group, strs(want)))
-	}
-	return errors.Join(errs...)
-}
-
-// changeOne makes at most one change to a group's members.
-func (g *groups) changeOne(ctx context.Context, group *cluster.Group, want []string) error {
-	servers, index, err := group.Servers()
-	if err != nil || len(want) == 0 {
-		return err
-	}
-	voters := 0
-	is := map[string]bool{}
-	for _, s := range servers {
-		is[s.ID] = s.Voter
-		if s.Voter {
-			voters++
-		}
-	}
-	for _, id := range want {
-		voter, member := is[id]
-		mayVote := group.ID() != uint64(metaGroup) || voters < metaVotersMax
-		switch {
-		case !member:
-			return group.AddNonvoter(ctx, id, index)
-		case !voter && mayVote && g.caughtUp(ctx, group, id):
-			return group.AddVoter(ctx, id, index)
-		}
-	}
-	if group.ID() == uint64(metaGroup) {
-		return nil // a joining node is a member before the metadata knows it
-	}
-	for _, s := range servers {
-		if !slices.Contains(want, s.ID) && s.ID != g.cluster.ID() {
-			return group.RemoveServer(ctx, s.ID, index)
-		}
-	}
-	return nil
-}
-
-// caughtUp asks a new member how far it has applied the group's log.
-func (g *groups) caughtUp(ctx context.Context, group *cluster.Group, id string) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	applied, err := g.askApplied(ctx, id, group.ID())
-	return err == nil && applied+catchUpEntries >= group.CommitIndex()
-}
-
-// catchUpEntries is how close a new member has to be before it may vote.
-const catchUpEntries = 64
-
+// close closes all groups at once, the metadata group last: the others' last
+// words need it.
 func (g *groups) close(ctx context.Context) {
-	all := g.all()
-	slices.Reverse(all) // the metadata group last: the others' last words need it
 	var work sync.WaitGroup
-	for _, group := range all {
-		work.Go(func() {
-			if err := group.Close(ctx); err != nil {
-				g.slog.Warn("group closed badly", "group", group.ID(), "err", err)
-			}
-		})
+	for _, group := range g.all() {
+		if group.ID() != uint64(metaGroup) {
+			work.Go(func() { g.closeOne(ctx, group) })
+		}
 	}
 	work.Wait()
+	if m := g.get(metaGroup); m != nil {
+		g.closeOne(ctx, m)
+	}
+}
+
+func (g *groups) closeOne(ctx context.Context, group *cluster.Group) {
+	if err := group.Close(ctx); err != nil {
+		g.slog.Warn("group closed badly", "group", group.ID(), "err", err)
+	}
 }

@@ -2,8 +2,8 @@ package node
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"warren/cluster"
@@ -12,35 +12,15 @@ import (
 	"warren/mq"
 )
 
-// callApplied asks a node how far it has applied a group's log.
-const callApplied = cluster.KindNode
-
-// answer says what this node does with the small requests of others. Before
-// the cluster starts.
-func (g *groups) answer() {
-	g.cluster.OnJoin(g.admit)
-	g.cluster.OnCall(callApplied, func(_ context.Context, _ string, req []byte) ([]byte, error) {
-		if len(req) != 8 {
-			return nil, errors.New("malformed request")
-		}
-		group := g.get(mq.GroupID(binary.BigEndian.Uint64(req)))
-		if group == nil {
-			return nil, errors.New("no replica of that group here")
-		}
-		return binary.BigEndian.AppendUint64(nil, group.AppliedIndex()), nil
-	})
-}
-
-func (g *groups) askApplied(ctx context.Context, id string, gid uint64) (uint64, error) {
-	r, err := g.cluster.Call(ctx, id, callApplied, binary.BigEndian.AppendUint64(nil, gid))
-	if err != nil {
-		return 0, err
-	}
-	if len(r) != 8 {
-		return 0, errors.New("malformed answer")
-	}
-	return binary.BigEndian.Uint64(r), nil
-}
+const (
+	// metaVotersMax is how many nodes vote on the metadata; the others follow.
+	metaVotersMax = 5
+	// catchUpEntries is how close a new member has to be before it may vote.
+	catchUpEntries = 64
+	// changeMax is how long the look at one group may take: one that has lost
+	// its majority must not hold up the others.
+	changeMax = 2 * time.Second
+)
 
 // admit lets a node into the cluster: the metadata leader adds it to the
 // metadata group, through which it learns the rest.
@@ -57,22 +37,46 @@ func (g *groups) admit(ctx context.Context, id, name, addr string) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range servers {
-		if s.ID == id {
-			return nil
-		}
+	if slices.ContainsFunc(servers, func(s cluster.Server) bool { return s.ID == id }) {
+		return nil
+	}
+	if err := group.AddNonvoter(ctx, id, index); err != nil {
+		return err
 	}
 	g.slog.Info("node joins", "id", id, "name", name, "addr", addr)
-	return group.AddNonvoter(ctx, id, index)
+	return nil
 }
 
-// layout is who replicates which group when a cluster begins.
-func (g *groups) layout(count int) [][]mq.NodeID {
-	var out [][]mq.NodeID
-	for _, replicas := range placement.Spread(g.founders, count, replication) {
-		out = append(out, nodeIDs(replicas))
+// endDead ends the sessions of nodes that have ended.
+func (g *groups) endDead(ctx context.Context) error {
+	if !g.broker.LeadsMetadata() {
+		return nil
 	}
-	return out
+	ops := g.broker.EndDeadSessions()
+	if len(ops) == 0 {
+		return nil
+	}
+	g.slog.Warn("ending the sessions of nodes that are gone", "sessions", len(ops))
+	return g.propose(ctx, ops...)
+}
+
+// place gives groups more replicas when nodes have joined: one change at a
+// time, decided by the metadata leader, carried out by the group's leader.
+func (g *groups) place(ctx context.Context) error {
+	if !g.broker.LeadsMetadata() {
+		return nil
+	}
+	for _, m := range placement.Plan(g.nodes(), g.placed(), replication) {
+		if m.Kind == placement.Transfer {
+			continue // each group's leader looks after that itself
+		}
+		if err := g.propose(ctx, meta.GroupSet{ID: mq.GroupID(m.Group), Replicas: nodeIDs(m.Replicas)}); err != nil {
+			return err
+		}
+		g.slog.Info("replicas of a group change", "group", m.Group, "replicas", m.Replicas)
+		return nil
+	}
+	return nil
 }
 
 func (g *groups) nodes() (out []placement.Node) {
@@ -94,87 +98,129 @@ func (g *groups) placed() (out []placement.Group) {
 	return out
 }
 
-// balance hands one leadership to a node that leads too little, if this node
-// leads too much.
-func (g *groups) balance(ctx context.Context) {
-	for _, m := range placement.Plan(g.nodes(), g.placed(), replication) {
-		group := g.get(mq.GroupID(m.Group))
-		if m.Kind != placement.Transfer || group == nil {
+// follow brings the members of the groups that this node leads in line with
+// the metadata, one change at a time.
+func (g *groups) follow(ctx context.Context) error {
+	var errs []error
+	for _, group := range g.all() {
+		if _, ok := group.Leading(); !ok {
 			continue
 		}
-		if _, leading := group.Leading(); !leading || g.recent(group) {
-			continue
+		servers, index, err := group.Servers()
+		if err == nil {
+			ctx, cancel := context.WithTimeout(ctx, changeMax)
+			m := g.membership(group.ID(), servers)
+			err = m.next(func(id string) bool { return g.caughtUp(ctx, group, id) }).carryOut(ctx, group, index)
+			cancel()
 		}
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err := group.TransferTo(ctx, m.To)
-		cancel()
-		if err != nil && !errors.Is(err, cluster.ErrTransferTried) {
-			g.slog.Info("leadership not handed over", "group", m.Group, "to", m.To, "err", err)
-		}
-		return
+		errs = append(errs, err)
 	}
+	return errors.Join(errs...)
 }
 
-// handOver offers every leadership to another node before this one stops.
-func (g *groups) handOver(ctx context.Context) {
-	peers := g.cluster.Peers()
-	for _, group := range g.all() {
-		if _, leading := group.Leading(); !leading || ctx.Err() != nil {
+// membership is who a group's members are, and who they should be.
+type membership struct {
+	servers   []cluster.Server
+	want      []string
+	self      string
+	votersMax int
+	grows     bool // nobody is removed who is not wanted
+}
+
+func (g *groups) membership(id uint64, servers []cluster.Server) membership {
+	m := membership{servers: servers, self: g.cluster.ID(), votersMax: replication}
+	v := g.broker.View()
+	if id == uint64(metaGroup) {
+		m.votersMax, m.grows = metaVotersMax, true // a joining node is a member before the metadata knows it
+		for _, n := range v.Nodes() {
+			m.want = append(m.want, string(n.ID))
+		}
+		return m
+	}
+	if rec := v.Group(mq.GroupID(id)); rec != nil {
+		m.want = strs(rec.Replicas)
+	}
+	return m
+}
+
+// change is one step from the members that a group has to those it should have.
+type change struct {
+	kind changeKind
+	id   string
+}
+
+type changeKind uint8
+
+const (
+	changeNone changeKind = iota
+	changeAdd
+	changePromote
+	changeRemove
+	changeLeave // hand the leadership to id, which removes this node then
+)
+
+// next finds the next step. Nobody is removed before everybody wanted votes,
+// and a node that is not wanted and leads hands over first. With no wish at
+// all nothing changes.
+func (m *membership) next(caughtUp func(id string) bool) change {
+	voters := 0
+	is := map[string]bool{}
+	for _, s := range m.servers {
+		is[s.ID] = s.Voter
+		if s.Voter && slices.Contains(m.want, s.ID) {
+			voters++
+		}
+	}
+	waits := false
+	for _, id := range m.want {
+		voter, member := is[id]
+		switch {
+		case !member:
+			return change{changeAdd, id}
+		case voter || voters >= m.votersMax:
+		case caughtUp(id):
+			return change{changePromote, id}
+		default:
+			waits = true
+		}
+	}
+	if waits || m.grows || len(m.want) == 0 {
+		return change{}
+	}
+	for _, s := range m.servers {
+		if slices.Contains(m.want, s.ID) {
 			continue
 		}
-		for _, id := range g.votersBut(group, peers) {
-			if group.TransferTo(ctx, id) == nil {
-				break
+		if s.ID != m.self {
+			return change{changeRemove, s.ID}
+		}
+		for _, id := range m.want {
+			if is[id] {
+				return change{changeLeave, id}
 			}
 		}
 	}
+	return change{}
 }
 
-// votersBut lists the other voters of a group that can be reached.
-func (g *groups) votersBut(group *cluster.Group, peers []string) (out []string) {
-	servers, _, err := group.Servers()
-	if err != nil {
-		return nil
+func (c change) carryOut(ctx context.Context, group *cluster.Group, index uint64) error {
+	switch c.kind {
+	case changeAdd:
+		return group.AddNonvoter(ctx, c.id, index)
+	case changePromote:
+		return group.AddVoter(ctx, c.id, index)
+	case changeLeave:
+		return group.TransferTo(ctx, c.id)
+	case changeRemove:
+		return group.RemoveServer(ctx, c.id, index)
 	}
-	up := map[string]bool{}
-	for _, p := range peers {
-		up[p] = true
-	}
-	for _, s := range servers {
-		if s.Voter && up[s.ID] {
-			out = append(out, s.ID)
-		}
-	}
-	return out
+	return nil
 }
 
-// leave ends this node's session, so that nobody waits for it.
-func (g *groups) leave(ctx context.Context) {
-	session, ok := g.broker.View().Session(mq.NodeID(g.cluster.ID()))
-	if !ok || len(g.cluster.Peers()) == 0 {
-		return // nobody would hear
-	}
-	if _, err := g.broker.Propose(ctx, meta.SessionEnd{Session: session}); err != nil {
-		g.slog.Info("session not ended, the others will find out", "err", err)
-	}
-}
-
-// leaderHoldDown is how long a leadership is left where an election put it.
-const leaderHoldDown = 5 * time.Second
-
-// ledSince is when this node won a group.
-type ledSince struct {
-	term uint64
-	at   time.Time
-}
-
-// recent reports whether this node has led a group for a short time only.
-func (g *groups) recent(group *cluster.Group) bool {
-	term, _ := group.Leading()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.led[group.ID()].term != term {
-		g.led[group.ID()] = ledSince{term, time.Now()}
-	}
-	return time.Since(g.led[group.ID()].at) < leaderHoldDown
+// caughtUp asks a new member how far it has applied the group's log.
+func (g *groups) caughtUp(ctx context.Context, group *cluster.Group, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, changeMax/2)
+	defer cancel()
+	applied, err := g.askApplied(ctx, id, group.ID())
+	return err == nil && applied+catchUpEntries >= group.CommitIndex()
 }

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +16,6 @@ import (
 	"warren/cluster"
 	"warren/fsm/meta"
 	"warren/management"
-	"warren/mq"
 )
 
 // Version is what the node tells clients and metrics.
@@ -24,11 +23,15 @@ const Version = "0.1.0"
 
 // Timing of a node's own work.
 const (
-	tick         = 100 * time.Millisecond // how often groups and sessions are looked after
+	openEvery    = 100 * time.Millisecond // how often the metadata is asked for groups to open
+	tendEvery    = time.Second            // how often members, leaders and sessions are looked after
 	sweepEvery   = time.Minute
 	handOverWait = 3 * time.Second // for leaderships, when the node stops
+	leaveWait    = time.Second     // for the end of its session; the others find out without it
 	clientsWait  = 5 * time.Second // for connections to end
 	closeWait    = 10 * time.Second
+	// grumbleEvery is how often something that fails again and again is logged.
+	grumbleEvery = 10 * time.Second
 )
 
 // Node is one Warren node: all rooms, put together.
@@ -41,8 +44,11 @@ type Node struct {
 	amqp    *amqp.Server
 	started time.Time
 
-	clusterID string      // set once formed
-	serving   atomic.Bool // clients can connect
+	serving  atomic.Bool // clients can connect
+	stopping atomic.Bool
+
+	mu       sync.Mutex
+	grumbled map[string]time.Time // by what failed; a handful of constants
 }
 
 // Run starts a node, and returns when ctx ends and all of it has stopped, or
@@ -51,163 +57,167 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	n := &Node{cfg: cfg, slog: log.With("node", cfg.Name), started: time.Now()}
-	listeners, err := n.listen()
+	l, err := listen(&cfg)
 	if err != nil {
 		return err
 	}
-	if err := n.build(); err != nil {
-		listeners.close()
+	defer l.close()
+	n, err := build(cfg, log)
+	if err != nil {
 		return err
 	}
-	return n.run(ctx, listeners)
+	return n.run(ctx, l)
 }
 
-// listeners are opened before anything else: a port that is taken ends the
-// start at once, with nothing changed.
-type listeners struct{ amqp, http, pprof net.Listener }
-
-func (l *listeners) close() {
-	for _, ln := range []net.Listener{l.amqp, l.http, l.pprof} {
-		if ln != nil {
-			ln.Close()
-		}
-	}
-}
-
-func (n *Node) listen() (l *listeners, err error) {
-	l = &listeners{}
-	open := func(to *net.Listener, what, addr string) {
-		if err != nil || addr == "" {
-			return
-		}
-		if *to, err = net.Listen("tcp", addr); err != nil {
-			err = fmt.Errorf("cannot listen for %s on %s: %w (is another node or broker running? choose another port)", what, addr, err)
-		}
-	}
-	open(&l.amqp, "AMQP", n.cfg.AMQPListen)
-	open(&l.http, "HTTP", n.cfg.HTTPListen)
-	open(&l.pprof, "profiles", n.cfg.PprofListen)
+// build puts the rooms together. Nothing runs yet, but the data directory is
+// locked: run unlocks it.
+func build(cfg Config, log *slog.Logger) (*Node, error) {
+	n := &Node{cfg: cfg, slog: log.With("node", cfg.Name), started: time.Now(), grumbled: map[string]time.Time{}}
+	c, err := cluster.New(cluster.Config{
+		DataDir: cfg.DataDir, Name: cfg.Name, Listen: cfg.ClusterListen, Advertise: cfg.ClusterAdvertise,
+		Join: cfg.Join, BootstrapExpect: cfg.BootstrapExpect, Secret: cfg.Secret, LogStore: cfg.LogStore,
+		Fatal: n.fatal,
+	}, n.slog)
 	if err != nil {
-		l.close()
 		return nil, err
 	}
-	return l, nil
-}
-
-func (n *Node) build() (err error) {
-	n.cluster, err = cluster.New(cluster.Config{
-		DataDir: n.cfg.DataDir, Name: n.cfg.Name, Listen: n.cfg.ClusterListen, Advertise: n.cfg.ClusterAdvertise,
-		Join: n.cfg.Join, BootstrapExpect: n.cfg.BootstrapExpect, Secret: n.cfg.Secret,
-	}, n.slog)
-	if err != nil {
-		return err
-	}
-	n.broker = broker.New(lane{n.cluster}, broker.Options{
+	n.cluster = c
+	n.broker = broker.New(lane{c}, broker.Options{
 		NowMs:         func() int64 { return time.Now().UnixMilli() },
-		LoopbackUsers: n.cfg.LoopbackUsers,
+		LoopbackUsers: cfg.LoopbackUsers,
 		Log:           n.slog,
 	})
-	n.groups = &groups{cluster: n.cluster, broker: n.broker, slog: n.slog, open: map[mq.GroupID]*cluster.Group{}, led: map[uint64]ledSince{}}
-	n.groups.answer()
-	n.cluster.Handle(frames{n.broker})
+	n.groups = newGroups(c, n.broker, n.slog)
 	n.amqp = amqp.New(door{n.broker}, amqp.Config{
-		Product: "Warren", Version: Version, ClusterName: n.cfg.ClusterName,
-		FrameMax: n.cfg.FrameMax, ChannelMax: n.cfg.ChannelMax,
-		Heartbeat:       time.Duration(n.cfg.HeartbeatSeconds) * time.Second,
-		MaxMessageBytes: int64(n.cfg.MaxMessageBytes),
+		Product: "Warren", Version: Version, ClusterName: cfg.ClusterName,
+		FrameMax: cfg.FrameMax, ChannelMax: cfg.ChannelMax, Heartbeat: heartbeat(cfg.HeartbeatSeconds),
+		MaxMessageBytes: int64(cfg.MaxMessageBytes),
 	}, n.slog)
-	return nil
+	c.Handle(frames{n.broker})
+	n.answer()
+	return n, nil
+}
+
+// heartbeat is HeartbeatSeconds as the AMQP room has it: negative for none.
+func heartbeat(seconds uint16) time.Duration {
+	if seconds == 0 {
+		return -1
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// fatal ends the process: to go on after a failed fsync would break promises.
+func (n *Node) fatal(err error) {
+	n.slog.Error("this node cannot go on and ends its process", "err", err)
+	os.Exit(1)
 }
 
 // run brings the node up step by step, serves, and takes it down in the
-// opposite order.
+// opposite order. The HTTP side comes first and goes last: it says how far the
+// node is.
 func (n *Node) run(ctx context.Context, l *listeners) error {
-	defer l.close()
+	web, stopWeb := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
 	defer work.Wait()
-	outer, stop := context.WithCancel(ctx)
-	defer stop()
+	defer stopWeb()
 	if l.http != nil {
-		web := management.NewServer(n, Version, n.slog)
-		work.Go(func() { n.noted("http", web.Run(outer, l.http)) })
+		s := management.NewServer(n, Version, n.slog)
+		work.Go(func() { n.noted("http", s.Run(web, l.http)) })
 	}
 	if l.pprof != nil {
-		work.Go(func() { n.noted("pprof", management.RunPprof(outer, l.pprof, n.slog)) })
-	}
-	if err := n.cluster.Start(ctx); err != nil {
-		return err
+		work.Go(func() { n.noted("pprof", management.RunPprof(web, l.pprof, n.slog)) })
 	}
 	defer n.closeCluster()
-	err := n.join(ctx)
-	if err == nil {
-		err = n.serve(ctx, l)
+	err := n.live(ctx, l)
+	if ctx.Err() == nil {
+		return err
 	}
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		err = nil // asked to stop
+	if err != nil && !errors.Is(err, ctx.Err()) {
+		n.slog.Warn("stopped while something went wrong", "err", err)
 	}
-	return err
+	return nil // asked to stop
 }
 
 func (n *Node) noted(what string, err error) {
 	if err != nil {
-		n.slog.Error("server ended", "server", what, "err", err)
+		n.slog.Error("part of the node ended badly", "part", what, "err", err)
 	}
 }
 
-// join makes the node part of its cluster: it is formed or found, the
-// metadata group runs, and the node is noted in it with a new session.
-func (n *Node) join(ctx context.Context) error {
+// live makes the node part of its cluster, which is formed or found, and
+// serves until ctx ends.
+func (n *Node) live(ctx context.Context, l *listeners) error {
+	if err := n.cluster.Start(ctx); err != nil {
+		return err
+	}
 	formed, err := n.cluster.Formed(ctx)
 	if err != nil {
 		return err
 	}
-	n.clusterID, n.groups.founders = formed.ClusterID, formed.Founders
-	return n.groups.openMeta()
-}
-
-// serve lets clients in and looks after the groups until ctx ends.
-func (n *Node) serve(ctx context.Context, l *listeners) error {
-	looking, stopLooking := context.WithCancel(context.WithoutCancel(ctx))
-	var work sync.WaitGroup
-	defer work.Wait()
-	defer stopLooking()
-	work.Go(func() { n.lookAfter(looking) })
-	work.Go(func() { n.keepSession(looking) })
-	if err := n.broker.OpenSession(ctx, n.cfg.Name, n.cluster.Advertised()); err != nil {
-		n.groups.close(within(closeWait))
+	if err := n.groups.begin(formed); err != nil {
 		return err
 	}
-	clients, stopClients := context.WithCancel(context.WithoutCancel(ctx))
+	return n.serve(ctx, l)
+}
+
+// serve looks after the groups, and with a session lets clients in, until ctx
+// ends.
+func (n *Node) serve(ctx context.Context, l *listeners) error {
+	background := context.WithoutCancel(ctx)
+	looking, stopLooking := context.WithCancel(background)
+	var looks sync.WaitGroup
+	looks.Go(func() { n.openGroups(looking) })
+	looks.Go(func() { n.tend(looking) })
+	looks.Go(func() { n.keepSession(looking) })
+	err := n.broker.OpenSession(ctx, n.cfg.Name, n.cluster.Advertised())
+
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	clients, stopClients := context.WithCancel(background)
 	defer stopClients()
-	ended := make(chan error, 1)
-	work.Go(func() { ended <- n.amqp.Serve(clients, l.amqp) })
-	n.serving.Store(true)
-	n.slog.Info("serving", "amqp", l.amqp.Addr().String())
-	select {
-	case <-ctx.Done():
-	case err := <-ended:
-		return fmt.Errorf("AMQP server: %w", err)
+	ended := make(chan struct{})
+	if err == nil {
+		err = admit(l.amqp)
 	}
+	if err == nil {
+		serving.Go(func() {
+			defer close(ended)
+			err = n.amqp.Serve(clients, l.amqp)
+		})
+		n.serving.Store(true)
+		n.slog.Info("serving", "amqp", l.amqp.Addr().String())
+		select {
+		case <-ctx.Done():
+		case <-ended:
+		}
+	} else {
+		close(ended)
+	}
+	n.stopping.Store(true)
 	n.serving.Store(false)
+	n.slog.Info("stopping")
+	stopLooking() // or it would take back what is handed over, and open a new session for the one that ends
+	looks.Wait()
 	n.stop(stopClients, ended)
+	serving.Wait()
+	if err != nil {
+		return fmt.Errorf("serve clients: %w", err)
+	}
 	return nil
 }
 
 // stop takes the node out of its cluster in the order that clients feel the
 // least: leaderships first, then connections, then the session.
-func (n *Node) stop(stopClients func(), ended <-chan error) {
-	n.slog.Info("stopping")
+func (n *Node) stop(stopClients func(), ended <-chan struct{}) {
 	n.groups.handOver(within(handOverWait))
 	stopClients()
 	select {
-	case err := <-ended:
-		n.noted("amqp", err)
+	case <-ended:
 	case <-time.After(clientsWait):
 		n.slog.Warn("connections did not end in time")
 	}
-	n.groups.leave(within(handOverWait))
 	n.broker.Close()
+	n.groups.leave(within(leaveWait))
 	n.groups.close(within(closeWait))
 }
 
@@ -230,50 +240,71 @@ func (n *Node) firstMetadata() (meta.ClusterInit, error) {
 		return meta.ClusterInit{}, err
 	}
 	return meta.ClusterInit{
-		ClusterID: n.clusterID, Groups: n.groups.layout(n.cfg.GroupCount()),
+		ClusterID: n.groups.formed.ClusterID, Groups: n.groups.layout(n.cfg.GroupCount()),
 		DefaultUser: n.cfg.DefaultUser, DefaultPass: meta.HashPassword(salt, n.cfg.DefaultPass), DefaultVHost: n.cfg.DefaultVHost,
 	}, nil
 }
 
-// lookAfter keeps groups, replicas and sessions in order until ctx ends.
-func (n *Node) lookAfter(ctx context.Context) {
-	every := time.NewTicker(tick)
+// openGroups makes a new cluster's metadata, and opens the groups that the
+// metadata gives to this node, until ctx ends.
+func (n *Node) openGroups(ctx context.Context) {
+	every := time.NewTicker(openEvery)
 	defer every.Stop()
-	sweep := time.NewTicker(sweepEvery)
-	defer sweep.Stop()
-	for beat := 0; ; beat++ {
-		n.tend(ctx, beat)
+	for {
+		if !n.broker.View().Initialized() {
+			first, err := n.firstMetadata()
+			if err == nil {
+				err = n.groups.init(ctx, first)
+			}
+			n.grumble("making the cluster's metadata", err)
+		}
+		n.groups.sync(time.Now())
+		n.grumble("noting that this node's groups exist", n.groups.founded())
 		select {
 		case <-every.C:
-		case <-sweep.C:
-			n.broker.Sweep()
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// tend does one round. What fails is tried again in the next one.
-func (n *Node) tend(ctx context.Context, beat int) {
-	if !n.broker.View().Initialized() {
-		first, err := n.firstMetadata()
-		if err == nil {
-			err = n.groups.init(ctx, first)
+// tend keeps replicas, leaders and sessions in order until ctx ends. What
+// fails is tried again in the next round.
+func (n *Node) tend(ctx context.Context) {
+	every := time.NewTicker(tendEvery)
+	defer every.Stop()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		select {
+		case <-sweep.C:
+			n.broker.Sweep()
+		case <-every.C:
+			if !n.broker.View().Initialized() {
+				continue
+			}
+			n.grumble("ending dead sessions", n.groups.endDead(ctx))
+			n.grumble("placing groups", n.groups.place(ctx))
+			n.grumble("changing a group's members", n.groups.follow(ctx))
+			n.groups.balance(ctx)
+		case <-ctx.Done():
+			return
 		}
-		n.complain("making the cluster's metadata", err)
 	}
-	n.complain("opening groups", n.groups.sync())
-	if beat%10 != 0 || ctx.Err() != nil {
-		return
-	}
-	n.complain("ending dead sessions", n.groups.endDead(ctx))
-	n.complain("placing groups", n.groups.place(ctx))
-	n.complain("changing a group's members", n.groups.follow(ctx))
-	n.groups.balance(ctx)
 }
 
-func (n *Node) complain(what string, err error) {
-	if err != nil && !errors.Is(err, context.Canceled) {
+// grumble logs what failed and will be tried again, but not every time.
+func (n *Node) grumble(what string, err error) {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return
+	}
+	n.mu.Lock()
+	due := time.Since(n.grumbled[what]) >= grumbleEvery
+	if due {
+		n.grumbled[what] = time.Now()
+	}
+	n.mu.Unlock()
+	if due {
 		n.slog.Warn("will try again", "what", what, "err", err)
 	}
 }
@@ -283,7 +314,7 @@ func (n *Node) keepSession(ctx context.Context) {
 	for {
 		select {
 		case <-n.broker.LostRun():
-			n.complain("opening a new session", n.broker.OpenSession(ctx, n.cfg.Name, n.cluster.Advertised()))
+			n.grumble("opening a new session", n.broker.OpenSession(ctx, n.cfg.Name, n.cluster.Advertised()))
 		case <-ctx.Done():
 			return
 		}

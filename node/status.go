@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"warren/fsm/meta"
@@ -22,35 +24,41 @@ func (n *Node) Ready() error {
 	switch {
 	case !v.Initialized():
 		return errors.New("the cluster is not formed yet, or its metadata has no leader")
+	case n.stopping.Load():
+		return errors.New("this node is stopping")
 	case !n.serving.Load():
-		return errors.New("this node has no session yet, or is stopping")
+		return errors.New("this node has no session yet")
+	}
+	if _, ok := v.Session(mq.NodeID(n.cluster.ID())); !ok {
+		return errors.New("this node's session was ended by the others, and the next one is not open yet")
+	}
+	for _, g := range v.Groups() {
+		if !contains(g, n.cluster.ID()) || n.groups.get(g.ID) != nil {
+			continue
+		}
+		if err := n.groups.failure(g.ID); err != nil {
+			return fmt.Errorf("group %d cannot be opened: %w", g.ID, err)
+		}
+		return fmt.Errorf("group %d is not open yet", g.ID)
 	}
 	for _, g := range n.groups.all() {
 		if _, _, ok := g.Leader(); !ok {
 			return fmt.Errorf("group %d has no leader", g.ID())
 		}
-		if g.AppliedIndex()+catchUpSlack < g.CommitIndex() {
-			return fmt.Errorf("group %d has applied %d of %d entries", g.ID(), g.AppliedIndex(), g.CommitIndex())
+		applied, committed := g.AppliedIndex(), g.CommitIndex()
+		if committed == 0 { // every leader begins with an entry
+			return fmt.Errorf("group %d has not heard from its leader what is committed", g.ID())
+		}
+		if applied+catchUpSlack < committed {
+			return fmt.Errorf("group %d has applied %d of %d entries", g.ID(), applied, committed)
 		}
 	}
 	for _, g := range v.Groups() {
 		if _, _, ok := n.broker.Leader(g.ID); !ok {
 			return fmt.Errorf("group %d has no leader that this node has heard of", g.ID)
 		}
-		if contains(g, n.cluster.ID()) && n.groups.get(g.ID) == nil {
-			return fmt.Errorf("group %d is not open yet", g.ID)
-		}
 	}
 	return nil
-}
-
-func contains(g meta.Group, id string) bool {
-	for _, r := range g.Replicas {
-		if string(r) == id {
-			return true
-		}
-	}
-	return false
 }
 
 // Stats are the figures of this node.
@@ -62,9 +70,11 @@ func (n *Node) Stats() management.Stats {
 		ConnectionsOpened: a.ConnectionsOpened, ConnectionsClosed: a.ConnectionsClosed,
 		ChannelsOpened: a.ChannelsOpened, ChannelsClosed: a.ChannelsClosed,
 		Queues: b.Led, QueueMessagesReady: b.Ready, QueueMessagesUnacked: b.Unacked,
-		Received: a.Published, Confirmed: a.Confirmed, Routed: b.Shards.Enqueued,
+		QueuesDeclared: a.QueuesDeclared,
+		Received:       a.Published, ReceivedConfirm: a.PublishedConfirm, Confirmed: a.Confirmed, Routed: b.Shards.Enqueued,
 		UnroutableDropped: a.UnroutableDropped, UnroutableReturned: a.Returned,
-		DeliveredManualAck: a.Delivered, GotManualAck: a.Got, GetEmpty: a.GetEmpty,
+		DeliveredAutoAck: a.DeliveredAutoAck, DeliveredManualAck: a.DeliveredManualAck,
+		GotAutoAck: a.GotAutoAck, GotManualAck: a.GotManualAck, GetEmpty: a.GetEmpty,
 		Redelivered: a.Redelivered, Acknowledged: a.Acked,
 	}
 	for _, g := range n.groups.all() {
@@ -108,6 +118,7 @@ func (n *Node) members(v *meta.View) (out []management.Member) {
 	for _, m := range v.Nodes() {
 		out = append(out, management.Member{ID: string(m.ID), Name: m.Name, Address: m.Addr, Alive: up[string(m.ID)]})
 	}
+	slices.SortStableFunc(out, func(a, b management.Member) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 

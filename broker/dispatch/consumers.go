@@ -128,9 +128,9 @@ func (q *Queue) turn() int32 {
 		return nobody
 	}
 	if q.singleActive {
-		// Nobody gets anything while somebody else holds something: so a switch
+		// Nobody gets anything while another consumer holds something: so a switch
 		// waits until what the last active one holds is settled or returned.
-		if a := q.active; a != nobody && q.holders[a].queued && q.holders[a].held == q.held {
+		if a := q.active; a != nobody && q.holders[a].queued && q.holders[a].held == q.held-q.Withdrawn() {
 			return a
 		}
 		return nobody

@@ -89,7 +89,7 @@ func (m *model) next(t *rapid.T, limit mq.Seq) {
 		}
 		a, ok := m.q.Active()
 		for _, h := range m.held {
-			ok = ok && h.k == a
+			ok = ok && (h.k == a || h.k == leaderKey())
 		}
 		return !ok || k != a
 	})
@@ -129,6 +129,11 @@ func (m *model) checkOut(t *rapid.T, seq mq.Seq, k Key, noAck, redelivered bool)
 	m.held[seq] = &modelHeld{k, noAck}
 }
 
+func (m *model) withdraw(seq mq.Seq) {
+	m.held[seq] = &modelHeld{leaderKey(), true}
+	m.refresh()
+}
+
 func (m *model) requeue(k Key, settling bool) {
 	maps.DeleteFunc(m.held, func(_ mq.Seq, h *modelHeld) bool { return h.k == k && (settling || !h.settling) })
 }
@@ -146,6 +151,15 @@ func (m *model) check(t *rapid.T) {
 	}
 	if m.q.Consumers() != len(m.consumers) {
 		t.Fatalf("%d consumers, want %d", m.q.Consumers(), len(m.consumers))
+	}
+	withdrawn := 0
+	for _, h := range m.held {
+		if h.k == leaderKey() {
+			withdrawn++
+		}
+	}
+	if m.q.Withdrawn() != withdrawn {
+		t.Fatalf("%d withdrawn, want %d", m.q.Withdrawn(), withdrawn)
 	}
 	if a, ok := m.q.Active(); m.single {
 		if ok != (len(m.consumers) > 0) {
@@ -199,6 +213,32 @@ func TestQueueAgreesWithTheModel(t *testing.T) {
 				if ok {
 					m.checkOut(t, seq, k, noAck, redelivered)
 					m.refresh()
+				}
+			},
+			"withdraw first": func(t *rapid.T) {
+				want, any := m.ready()
+				seq, ok := m.q.First(m.live)
+				if ok != any || ok && seq != want {
+					t.Fatalf("First says %d %v, want %d %v", seq, ok, want, any)
+				}
+				if ok && rapid.Bool().Draw(t, "withdraw") {
+					m.q.Withdraw(seq)
+					m.withdraw(seq)
+				}
+			},
+			"withdraw held": func(t *rapid.T) {
+				k, seqs := k.Draw(t, "key"), some.Draw(t, "seqs")
+				var got []mq.Seq
+				m.q.WithdrawFrom(k, seqs, func(seq mq.Seq) { got = append(got, seq) })
+				var want []mq.Seq
+				for _, seq := range seqs {
+					if h := m.held[seq]; h != nil && h.k == k && !h.settling {
+						want = append(want, seq)
+						m.withdraw(seq)
+					}
+				}
+				if !slices.Equal(got, want) {
+					t.Fatalf("withdrew %v, want %v", got, want)
 				}
 			},
 			"attach": func(t *rapid.T) {

@@ -90,13 +90,7 @@ func (q *Queue) pick(live Live, limit mq.Seq) (seq mq.Seq, redelivered, ok bool)
 	if len(q.returns) > 0 && q.returns[0] < q.cursor {
 		return q.pickReturned(), true, true
 	}
-	fresh, any := live.Next(q.cursor)
-	for any && q.out.get(fresh) != none { // claimed before the cursor came by
-		fresh, any = live.Next(fresh + 1)
-	}
-	if any {
-		q.cursor = fresh // so that WantReserve asks for enough
-	}
+	fresh, any := q.fresh(live)
 	if len(q.returns) > 0 && (!any || q.returns[0] < fresh) {
 		return q.pickReturned(), true, true
 	}
@@ -105,6 +99,19 @@ func (q *Queue) pick(live Live, limit mq.Seq) (seq mq.Seq, redelivered, ok bool)
 	}
 	q.cursor = fresh + 1
 	return fresh, fresh <= q.opened, true
+}
+
+// fresh finds the lowest ready seq that has not been outstanding, and moves the
+// cursor there, so that WantReserve asks for enough.
+func (q *Queue) fresh(live Live) (seq mq.Seq, ok bool) {
+	seq, ok = live.Next(q.cursor)
+	for ok && q.out.get(seq) != none { // claimed or withdrawn before the cursor came by
+		seq, ok = live.Next(seq + 1)
+	}
+	if ok {
+		q.cursor = seq
+	}
+	return seq, ok
 }
 
 func (q *Queue) pickReturned() mq.Seq {

@@ -52,6 +52,7 @@ func serverCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer holdHeapFloor()()
 			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.LogLevel}))
 			return node.Run(c.Context(), cfg, log)
 		},

@@ -41,6 +41,7 @@ func settings() []setting {
 		{"cluster.join", []string{"WARREN_JOIN"}, "join", "cluster addresses of nodes to look for, as `host:port,...`", setJoin},
 		{"cluster.bootstrap_expect", []string{"WARREN_BOOTSTRAP_EXPECT"}, "bootstrap-expect", "how many fresh nodes (`N`) form a new cluster together; 0 never forms one (default 1, with --join 0)", whole(func(c *node.Config, n uint64) { c.BootstrapExpect = int(n) }, 31)},
 		{"cluster.groups", []string{"WARREN_GROUPS"}, "", "", whole(func(c *node.Config, n uint64) { c.Groups = int(n) }, 31)},
+		{"raft.log_store", []string{"WARREN_RAFT_LOG_STORE"}, "raft-log-store", "where the log of durable queues is: `wal`, shared by a node's groups, or boltdb", text(func(c *node.Config) *string { return &c.LogStore })},
 		{"cluster.secret", []string{"WARREN_SECRET"}, "", "", func(c *node.Config, v string) error { c.Secret = []byte(v); return nil }},
 		{"cluster.secret_file", []string{"WARREN_SECRET_FILE"}, "secret-file", "`file` with the secret that the nodes of the cluster share", setSecretFile},
 		{"frame_max", []string{"WARREN_FRAME_MAX"}, "", "", whole(func(c *node.Config, n uint64) { c.FrameMax = uint32(n) }, 32)},

@@ -28,6 +28,7 @@ cluster.advertise=10.0.0.9:25772
 cluster.join = a:1, b:2,
 cluster.bootstrap_expect = 2
 cluster.groups = 8
+raft.log_store = boltdb
 cluster.secret_file = `+secret+`
 data_dir = '/var/lib/war # ren' # quoted
 node_name = rabbit@here
@@ -50,7 +51,7 @@ log.console.level = warning
 	want := node.Config{
 		DataDir: "/var/lib/war # ren", Name: "rabbit@here", AMQPListen: ":5772", HTTPListen: "127.0.0.1:15772",
 		ClusterListen: "10.0.0.1:25772", ClusterAdvertise: "10.0.0.9:25772", ClusterName: "prod",
-		Join: []string{"a:1", "b:2"}, BootstrapExpect: 2, Groups: 8, Secret: []byte("0123456789abcdef"),
+		Join: []string{"a:1", "b:2"}, BootstrapExpect: 2, Groups: 8, LogStore: "boltdb", Secret: []byte("0123456789abcdef"),
 		FrameMax: 8192, ChannelMax: 64, HeartbeatSeconds: 0, MaxMessageBytes: 1024,
 		DefaultUser: "bob", DefaultPass: "pa#ss", DefaultVHost: "main", LoopbackUsers: []string{"bob"},
 		LogLevel: slog.LevelWarn,

@@ -50,7 +50,7 @@ func (s *State) vhostDelete(op VHostDelete) Result {
 	}
 	s.vhosts.delete([]byte(op.Name))
 	s.changed(PermissionsChanged{})
-	s.changed(VHostDeleted{op.Name})
+	s.changed(VHostDeleted(op))
 	return Result{Value: true}
 }
 

@@ -1,5 +1,11 @@
-// Package raftlog keeps a group's Raft log and votes on disk. It does not know
-// what entries mean, or which group they belong to.
+// Package raftlog keeps Raft logs and votes on disk. It does not know what
+// entries mean.
+//
+// WAL is the log of all the node's queue groups: one sequence of files, and one
+// fdatasync for whatever the groups store at the same time. Bolt is one group's
+// log in a file of its own, and every group's votes: two fdatasyncs and some
+// rewritten pages for each write. Both are append-only to their callers: what
+// was stored is there after a crash, or the store says that it is damaged.
 //
 // A store that cannot write its disk must not go on: after an error of fsync
 // the kernel has dropped the pages it could not write, and a retry would call
@@ -39,8 +45,12 @@ type Options struct {
 	// as in tests, the operation goes on and answers its error.
 	Fatal func(error)
 	// CacheBytes of the newest entries are kept in memory, shared with Raft
-	// and the state machine; 4 MiB if 0, none if negative.
+	// and the state machine; 4 MiB if 0 (a WAL's, for all of its groups: 32
+	// MiB), none if negative.
 	CacheBytes int64
+	// FileBytes is the size of a WAL's files: 64 MiB if 0, at most 1 GiB. A Bolt
+	// has no use for it.
+	FileBytes int64
 	// SlowAfter is when a write is logged and counted as slow (1 s if 0), and
 	// HungAfter when it ends the process (5 s if 0): heartbeats do not wait for
 	// the disk, so a leader whose disk hangs would otherwise stay leader.

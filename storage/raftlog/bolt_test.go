@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"warren/storage/vfs"
 )
 
 func open(t testing.TB, path string, o Options) *Bolt {
@@ -188,29 +192,77 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func BenchmarkStoreLogs(b *testing.B) {
-	for _, size := range []int{1 << 10, 16 << 10, 64 << 10, 256 << 10} {
-		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
-			s := open(b, filepath.Join(b.TempDir(), "log"), Options{})
-			data := make([]byte, size)
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			b.ResetTimer()
-			before := cpuTime()
-			for i := range b.N {
-				index := uint64(i + 1)
-				if err := s.StoreLog(&raft.Log{Index: index, Term: 1, Data: data}); err != nil {
-					b.Fatal(err)
-				}
-				if index%2000 == 0 {
-					if err := s.DeleteRange(index-1999, index-256); err != nil {
-						b.Fatal(err)
-					}
-				}
-			}
-			b.ReportMetric(float64((cpuTime()-before).Microseconds())/float64(b.N), "cpu-µs/op")
-		})
+// openLogs makes n logs of a kind.
+func openLogs(b *testing.B, kind string, n int) (logs []raft.LogStore) {
+	if kind == "boltdb" {
+		for i := range n {
+			logs = append(logs, open(b, filepath.Join(b.TempDir(), fmt.Sprint(i)), Options{}))
+		}
+		return logs
 	}
+	w, err := OpenWAL(vfs.OS{}, filepath.Join(b.TempDir(), "wal"), Options{
+		Log: slog.New(slog.DiscardHandler), Fatal: func(err error) { b.Error(err) },
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	for i := range n {
+		logs = append(logs, group(b, w, uint64(i+1)))
+	}
+	return logs
+}
+
+// BenchmarkStoreLogs stores entries one by one, in each of some groups at once.
+func BenchmarkStoreLogs(b *testing.B) {
+	for _, kind := range []string{"boltdb", "wal"} {
+		for _, groups := range []int{1, 6} {
+			for _, size := range []int{1 << 10, 16 << 10, 256 << 10} {
+				b.Run(fmt.Sprintf("%s/groups=%d/%dKiB", kind, groups, size>>10), func(b *testing.B) {
+					logs := openLogs(b, kind, groups)
+					data := make([]byte, size)
+					each := (b.N + groups - 1) / groups
+					took := make([][]time.Duration, groups)
+					b.SetBytes(int64(size))
+					b.ReportAllocs()
+					b.ResetTimer()
+					before := cpuTime()
+					var work sync.WaitGroup
+					for i, s := range logs {
+						work.Go(func() { took[i] = storeMany(b, s, each, data) })
+					}
+					work.Wait()
+					b.ReportMetric(float64((cpuTime()-before).Microseconds())/float64(b.N), "cpu-µs/op")
+					all := slices.Concat(took...)
+					slices.Sort(all)
+					b.ReportMetric(float64(all[len(all)/2].Nanoseconds())/1e3, "p50-µs")
+					b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds())/1e3, "p99-µs")
+				})
+			}
+		}
+	}
+}
+
+func storeMany(b *testing.B, s raft.LogStore, n int, data []byte) (took []time.Duration) {
+	for i := range n {
+		index, start := uint64(i+1), time.Now()
+		if err := s.StoreLog(&raft.Log{Index: index, Term: 1, Data: data}); err != nil {
+			b.Error(err)
+			return took
+		}
+		took = append(took, time.Since(start))
+		if index%2000 == 0 {
+			first, _ := s.FirstIndex()
+			if err := s.DeleteRange(first, index-256); err != nil {
+				b.Error(err)
+			}
+		}
+	}
+	return took
 }
 
 func BenchmarkGetLog(b *testing.B) {

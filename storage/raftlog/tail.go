@@ -79,6 +79,15 @@ func (t *tail) cut(first, last uint64) {
 	}
 }
 
+// evict forgets the entries up to index, to make room.
+func (t *tail) evict(index uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.logs) > 0 && t.logs[0].Index <= index {
+		t.dropFirst()
+	}
+}
+
 func (t *tail) dropFirst() {
 	t.bytes -= entryBytes(&t.logs[0])
 	t.logs[0] = raft.Log{} // the slice's front stays reachable until append moves it

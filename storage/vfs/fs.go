@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // FS is a file system. Names are full paths. Nothing is durable before a Sync:
@@ -15,6 +17,7 @@ import (
 type FS interface {
 	Create(name string) (File, error) // to write; an old file of that name is emptied
 	Open(name string) (File, error)   // to read
+	Edit(name string) (File, error)   // to read and write a file that exists, as it is
 	Rename(from, to string) error     // of files and folders; replaces a file
 	Remove(name string) error         // a file, or a folder with all that is in it; a missing one is no error
 	List(dir string) ([]string, error)
@@ -27,8 +30,16 @@ type File interface {
 	io.Reader
 	io.ReaderAt
 	io.Writer
+	io.WriterAt
 	io.Closer
 	Sync() error
+	// SyncData is Sync for whoever needs the bytes and the size alone: it does
+	// not wait for the file's times to be written.
+	SyncData() error
+	// Allocate makes the file size bytes long and has the blocks reserved, so
+	// that writes into them neither change the file's size nor meet a full disk.
+	// Where the file system cannot reserve, it only does nothing.
+	Allocate(size int64) error
 	Size() (int64, error)
 }
 
@@ -45,6 +56,29 @@ func (f osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
+// SyncData is File.SyncData.
+func (f osFile) SyncData() error {
+	for {
+		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("fdatasync", err)
+		}
+	}
+}
+
+// Allocate is File.Allocate.
+func (f osFile) Allocate(size int64) error {
+	for {
+		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EOPNOTSUPP):
+			return nil
+		default:
+			return os.NewSyscallError("fallocate", err)
+		}
+	}
+}
+
 // Create is FS.Create; only the owner may read the file.
 func (OS) Create(name string) (File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -57,6 +91,15 @@ func (OS) Create(name string) (File, error) {
 // Open is FS.Open.
 func (OS) Open(name string) (File, error) {
 	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+// Edit is FS.Edit.
+func (OS) Edit(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}

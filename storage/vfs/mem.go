@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"path"
 	"slices"
 	"strings"
@@ -17,7 +18,7 @@ type Op string
 // The calls that an injector sees.
 const (
 	OpCreate, OpOpen, OpRename, OpRemove, OpList, OpMkdir, OpSyncDir Op = "create", "open", "rename", "remove", "list", "mkdir", "syncdir"
-	OpRead, OpWrite, OpSync                                          Op = "read", "write", "sync"
+	OpRead, OpWrite, OpSync, OpAllocate, OpEdit                      Op = "read", "write", "sync", "allocate", "edit"
 )
 
 // Loss says what a crash takes of what was not synced.
@@ -41,8 +42,16 @@ type Mem struct {
 type node struct {
 	dir           bool
 	data, synced  []byte
+	unsynced      []span // of data, in the order of the writes
+	emptied       bool   // since the last sync, before what is in unsynced
 	kids, durable map[string]*node
 }
+
+// span is a part of a file.
+type span struct{ from, to int }
+
+// sectorBytes is what a disk writes whole or not at all.
+const sectorBytes = 512
 
 func newDir() *node {
 	return &node{dir: true, kids: map[string]*node{}, durable: map[string]*node{}}
@@ -61,32 +70,96 @@ func (m *Mem) Inject(f func(op Op, name string) error) {
 
 // Crash returns what a restart would find if the power went now.
 func (m *Mem) Crash(loss Loss) *Mem {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return &Mem{root: m.root.crash(loss)}
+	return m.crash(loss == LoseAll, func(unsynced []span) []span {
+		switch loss {
+		case LoseNothing:
+			return unsynced
+		case LoseHalf:
+			return firstHalf(unsynced)
+		}
+		return nil
+	})
 }
 
-func (n *node) crash(loss Loss) *node {
-	if !n.dir {
-		kept := n.synced
-		switch {
-		case loss == LoseNothing:
-			kept = n.data
-		case loss == LoseHalf && len(n.data) > len(n.synced):
-			kept = n.data[:len(n.synced)+(len(n.data)-len(n.synced))/2]
+// CrashTorn returns what a restart might find: of what was not synced, each
+// sector is there or not, in no order, as r has it, and so are all new names.
+func (m *Mem) CrashTorn(r *rand.Rand) *Mem {
+	return m.crash(r.IntN(2) == 0, func(unsynced []span) (kept []span) {
+		for _, s := range unsynced {
+			for from := s.from; from < s.to; {
+				to := min(s.to, (from/sectorBytes+1)*sectorBytes)
+				if r.IntN(2) == 0 {
+					kept = append(kept, span{from, to})
+				}
+				from = to
+			}
 		}
-		return &node{data: slices.Clone(kept), synced: slices.Clone(kept)}
+		return kept
+	})
+}
+
+func (m *Mem) crash(loseNames bool, keep func([]span) []span) *Mem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &Mem{root: m.root.crash(loseNames, keep)}
+}
+
+// firstHalf is the first half of the bytes that were written.
+func firstHalf(unsynced []span) (kept []span) {
+	left := 0
+	for _, s := range unsynced {
+		left += s.to - s.from
+	}
+	left /= 2
+	for _, s := range unsynced {
+		s.to = min(s.to, s.from+left)
+		left -= s.to - s.from
+		kept = append(kept, s)
+	}
+	return kept
+}
+
+func (n *node) crash(loseNames bool, keep func([]span) []span) *node {
+	if !n.dir {
+		kept := &node{}
+		if loseNames || !n.emptied {
+			kept.synced = slices.Clone(n.synced)
+		}
+		for _, s := range keep(n.unsynced) {
+			kept.harden(n.data, s)
+		}
+		kept.data = slices.Clone(kept.synced)
+		return kept
 	}
 	c := newDir()
 	names := n.kids
-	if loss == LoseAll {
+	if loseNames {
 		names = n.durable
 	}
 	for name, kid := range names {
-		survivor := kid.crash(loss)
+		survivor := kid.crash(loseNames, keep)
 		c.kids[name], c.durable[name] = survivor, survivor
 	}
 	return c
+}
+
+// harden makes a part of data durable.
+func (n *node) harden(data []byte, s span) {
+	if s.from >= s.to {
+		return
+	}
+	n.synced = slices.Grow(n.synced, max(0, s.to-len(n.synced)))
+	n.synced = n.synced[:max(len(n.synced), s.to)]
+	copy(n.synced[s.from:s.to], data[s.from:s.to])
+}
+
+// write changes the file's bytes at off. The lock is held.
+func (n *node) write(b []byte, off int) {
+	if grow := off + len(b) - len(n.data); grow > 0 {
+		n.data = append(n.data, make([]byte, grow)...)
+	}
+	copy(n.data[off:], b)
+	n.unsynced = append(n.unsynced, span{off, off + len(b)})
 }
 
 // before runs the injector; it must be called without the lock.
@@ -143,7 +216,7 @@ func (m *Mem) Create(name string) (File, error) {
 		n = &node{}
 		p.kids[base] = n
 	}
-	n.data = nil
+	n.data, n.unsynced, n.emptied = nil, nil, true
 	return &memFile{fs: m, node: n, name: name}, nil
 }
 
@@ -157,6 +230,20 @@ func (m *Mem) Open(name string) (File, error) {
 	n := m.find(name)
 	if n == nil || n.dir {
 		return nil, missing(OpOpen, name)
+	}
+	return &memFile{fs: m, node: n, name: name}, nil
+}
+
+// Edit is FS.Edit.
+func (m *Mem) Edit(name string) (File, error) {
+	if err := m.before(OpEdit, name); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.find(name)
+	if n == nil || n.dir {
+		return nil, missing(OpEdit, name)
 	}
 	return &memFile{fs: m, node: n, name: name}, nil
 }
@@ -285,8 +372,32 @@ func (f *memFile) Write(b []byte) (int, error) {
 	}
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	f.node.data = append(f.node.data, b...)
+	f.node.write(b, len(f.node.data))
 	return len(b), nil
+}
+
+func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
+	if err := f.fs.before(OpWrite, f.name); err != nil {
+		return 0, err
+	}
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	f.node.write(b, int(off))
+	return len(b), nil
+}
+
+func (f *memFile) SyncData() error { return f.Sync() }
+
+func (f *memFile) Allocate(size int64) error {
+	if err := f.fs.before(OpAllocate, f.name); err != nil {
+		return err
+	}
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if grow := int(size) - len(f.node.data); grow > 0 {
+		f.node.write(make([]byte, grow), len(f.node.data))
+	}
+	return nil
 }
 
 func (f *memFile) Sync() error {
@@ -295,7 +406,13 @@ func (f *memFile) Sync() error {
 	}
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	f.node.synced = slices.Clone(f.node.data)
+	if f.node.emptied {
+		f.node.synced, f.node.emptied = nil, false
+	}
+	for _, s := range f.node.unsynced {
+		f.node.harden(f.node.data, s)
+	}
+	f.node.unsynced = nil
 	return nil
 }
 

@@ -66,9 +66,13 @@ func TestAMQP091GoIntegration(t *testing.T) {
 	results.judge(t)
 }
 
+// unfinished is the outcome of a test that began and did not end: it hung, or
+// the process died in it.
+const unfinished = "did not end"
+
 // results are the outcomes of a run of `go test -json`.
 type results struct {
-	outcome map[string]string // pass, fail or skip, by test; subtests too
+	outcome map[string]string // pass, fail, skip or unfinished, by test; subtests too
 	log     map[string]*strings.Builder
 	seconds map[string]float64 // by test
 	passed  int
@@ -93,6 +97,8 @@ func readResults(t *testing.T, r io.Reader) *results {
 				res.log[e.Test] = &strings.Builder{}
 			}
 			res.log[e.Test].WriteString(e.Output)
+		case "run":
+			res.outcome[e.Test] = unfinished
 		case "pass", "fail", "skip":
 			res.outcome[e.Test], res.seconds[e.Test] = e.Action, e.Elapsed
 			if e.Test != "" && e.Action == "pass" {

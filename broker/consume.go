@@ -1,0 +1,189 @@
+package broker
+
+import (
+	"context"
+	"math"
+
+	"warren/fsm/meta"
+	"warren/mq"
+)
+
+// Consume starts a consumer.
+func (s *Session) Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) (mq.ConsumerID, error) {
+	for {
+		q, err := s.topology.Readable(ctx, spec.Queue)
+		if err != nil {
+			return 0, err
+		}
+		id, err := s.attach(ctx, &consumer{session: s, queue: q, spec: spec, sink: to})
+		if !s.topology.vanished(q, err) {
+			return id, err
+		} // perhaps it was declared again meanwhile
+	}
+}
+
+// attach makes a consumer known here and to its queue's leader.
+func (s *Session) attach(ctx context.Context, c *consumer) (mq.ConsumerID, error) {
+	b := s.broker
+	b.consumers.add(c)
+	s.mu.Lock()
+	s.consumers[c.id] = c
+	s.mu.Unlock()
+	err := b.askAttach(ctx, c)
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if err == nil && !closed {
+		return c.id, nil
+	}
+	s.forget(c)
+	if err == nil {
+		err = mq.Errorf(mq.ConnectionForced, "the connection has ended")
+	}
+	b.disown(c.queue.Group, c.queue.ID, c.id) // nobody knows whether it was attached
+	return 0, err
+}
+
+// askAttach asks the leader to attach a consumer. A leader that is told of
+// this node's consumers while the answer is on its way is not told of this
+// one, which is not sure to be one yet: then it is asked again.
+func (b *Broker) askAttach(ctx context.Context, c *consumer) error {
+	for {
+		_, session := b.run()
+		b.resuming.RLock()
+		before := b.resumes[c.queue.Group]
+		b.resuming.RUnlock()
+		body := appendUint(appendUint(nil, uint64(c.queue.ID)), uint64(session))
+		if _, err := b.callLeader(ctx, callAttach, c.queue.Group, appendAttached(body, c)); err != nil {
+			return err
+		}
+		b.resuming.RLock()
+		sure := b.resumes[c.queue.Group] == before
+		if sure {
+			c.take()
+		}
+		b.resuming.RUnlock()
+		if sure {
+			return nil
+		}
+	}
+}
+
+// forget ends a consumer on this node.
+func (s *Session) forget(c *consumer) {
+	c.end()
+	s.broker.consumers.remove(c)
+	s.mu.Lock()
+	delete(s.consumers, c.id)
+	s.mu.Unlock()
+}
+
+// detach tells the leader that a consumer has ended.
+func (b *Broker) detach(ctx context.Context, g mq.GroupID, q mq.QueueID, id mq.ConsumerID, requeue bool) error {
+	ctx, cancel := context.WithTimeout(ctx, changeWait)
+	defer cancel()
+	_, session := b.run()
+	body := appendUint(appendUint(nil, uint64(q)), uint64(session))
+	_, err := b.callLeader(ctx, callDetach, g, appendBool(appendUint(body, uint64(id)), requeue))
+	return err
+}
+
+// Cancel ends a consumer; what its client holds stays with it until settled.
+func (s *Session) Cancel(ctx context.Context, id mq.ConsumerID) error {
+	s.mu.Lock()
+	c := s.consumers[id]
+	s.mu.Unlock()
+	if c == nil {
+		return nil // its queue was deleted: it has ended already
+	}
+	c.leave()
+	err := s.broker.detach(ctx, c.queue.Group, c.queue.ID, c.id, false)
+	c.end()
+	s.tidy(c)
+	if e, ok := err.(*mq.Error); ok && e.Code == mq.NotFound {
+		return nil
+	}
+	return err
+}
+
+// tidy forgets a cancelled consumer once nothing is held by it.
+func (s *Session) tidy(c *consumer) {
+	if c.idle() {
+		s.forget(c)
+	}
+}
+
+// Get takes one message.
+func (s *Session) Get(ctx context.Context, queue string, noAck bool) (mq.Delivery, bool, error) {
+	var d mq.Delivery
+	q, err := s.topology.Readable(ctx, queue)
+	if err != nil {
+		return d, false, err
+	}
+	if singleActive(q) {
+		return d, false, mq.Errorf(mq.ResourceLocked, "cannot obtain access to locked queue '%s' in vhost '%s'. basic.get operations are not supported by queues with single active consumer", q.Name, q.VHost)
+	}
+	if err := s.broker.answered(ctx, q.Group); err != nil {
+		return d, false, err
+	}
+	c := s.getter(q)
+	_, session := s.broker.run()
+	body := appendUint(appendUint(nil, uint64(q.ID)), uint64(session))
+	body = appendBool(appendUint(body, uint64(c.id)), noAck)
+	r, err := s.broker.callLeader(ctx, callGet, q.Group, body)
+	if err != nil {
+		if k, ok, _ := s.broker.leaders.of(q.Group); ok && ctx.Err() != nil {
+			s.broker.resume(q.Group, k.node) // what it hands out for this question, nobody has taken
+		}
+		return d, false, err
+	}
+	p := parser{b: r}
+	if !p.bool() {
+		return d, false, nil
+	}
+	d = mq.Delivery{Consumer: c.id, Group: q.Group, Queue: q.ID, Seq: mq.Seq(p.uint()), Redelivered: p.bool(), Remaining: uint32(min(p.uint(), math.MaxUint32))}
+	content, ok := mq.ParseContent(p.b)
+	if !ok || p.err != nil {
+		return d, false, errFrame
+	}
+	d.Content = content
+	if !noAck {
+		c.keep(d.Seq)
+	}
+	return d, true, nil
+}
+
+// getter is the holder of what this session takes from q by basic.get.
+func (s *Session) getter(q *meta.Queue) *consumer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.getters[q.ID]; c != nil {
+		return c
+	}
+	c := &consumer{session: s, queue: q}
+	s.broker.consumers.add(c)
+	s.getters[q.ID] = c
+	s.consumers[c.id] = c
+	return c
+}
+
+// Drained gives link credit back to the leader.
+func (s *Session) Drained(id mq.ConsumerID, messages, bytes int) {
+	b := s.broker
+	c := b.consumers.get(id)
+	if c == nil {
+		return
+	}
+	k, ok, _ := b.leaders.of(c.queue.Group)
+	if !ok {
+		return // attached again, it starts with full credit
+	}
+	_, session := b.run()
+	f := appendUint(append(make([]byte, 0, 48), frameCredit), uint64(c.queue.Group))
+	f = appendUint(f, k.term)
+	f = appendUint(f, uint64(session))
+	f = appendUint(f, uint64(c.queue.ID))
+	f = appendUint(f, uint64(id))
+	f = appendUint(f, uint64(messages))
+	b.lane.Send(k.node, appendUint(f, uint64(bytes)))
+}

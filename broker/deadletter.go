@@ -1,0 +1,302 @@
+package broker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"warren/fsm/meta"
+	"warren/mq"
+	"warren/storage/segment"
+)
+
+// Dead letters are handed over at least once. The leader withdraws the message
+// from its queue, publishes it to the dead-letter exchange through the
+// outboxes of its own node, and only when every queue that it reaches has it
+// committed does it propose to drop the original. A leader that ends in
+// between takes its knowledge of the withdrawal with it: the message is in its
+// queue again, and is handed out, or expires, once more.
+
+// Bounds of what is on its way to dead-letter exchanges from one group. The
+// rest waits as names of messages that are still in their queues.
+const (
+	lettersBusy      = 512
+	lettersBusyBytes = 4 << 20
+	// lettersBatch is how many are looked up at once, which is done while
+	// nothing else happens in the group.
+	lettersBatch = 64
+	// lettersRetry is how long a letter waits that could not be delivered
+	// because a node had just ended or no metadata leader answered.
+	lettersRetry = 200 * time.Millisecond
+)
+
+// letter is a message that leaves its queue for the dead-letter exchange.
+type letter struct {
+	id     mq.QueueID
+	seq    mq.Seq
+	why    reason
+	queue  *meta.Queue
+	record segment.Record // set when its turn has come
+	tag    uint64         // of its confirm
+}
+
+// deadLetters is a leading shard's way to the dead-letter exchanges. Its
+// goroutine lives from the first dead letter to Follow.
+type deadLetters struct {
+	kick    chan struct{} // cap 1: there is something to do
+	stop    context.CancelFunc
+	waiting []letter // guarded by Shard.mu
+
+	mu      sync.Mutex
+	answers []lettersAnswer // guarded by mu; at most lettersBusy
+}
+
+type lettersAnswer struct {
+	tag     uint64
+	outcome mq.Outcome
+}
+
+// leave takes a message out of its queue by the leader's decision: to the
+// dead-letter exchange if there is one, and else for good. Runs with mu held;
+// the caller ends with settleDropped.
+func (s *Shard) leave(q *ledQueue, seq mq.Seq, why reason) {
+	switch why {
+	case timedOut:
+		s.stats.Expired++
+	case tooMany:
+		s.stats.Overflowed++
+	}
+	q.d.Withdraw(seq)
+	if !q.rules.deadLetter {
+		q.drop(seq)
+		return
+	}
+	l := s.lead
+	if l.letters == nil {
+		ctx, stop := context.WithCancel(context.Background())
+		l.letters = &deadLetters{kick: make(chan struct{}, 1), stop: stop}
+		go l.letters.run(ctx, s, l) // ends at Follow
+	}
+	l.letters.waiting = append(l.letters.waiting, letter{id: q.id, seq: seq, why: why, queue: q.rec})
+	l.letters.wake()
+}
+
+func (d *deadLetters) wake() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Confirm hears that a letter has arrived, or may not have.
+func (d *deadLetters) Confirm(tag uint64, o mq.Outcome) {
+	d.mu.Lock()
+	d.answers = append(d.answers, lettersAnswer{tag, o})
+	d.mu.Unlock()
+	d.wake()
+}
+
+// flights are the letters that await their confirms. They belong to the
+// goroutine of deadLetters.
+type flights struct {
+	byTag map[uint64]letter
+	last  uint64 // tag
+	bytes int
+}
+
+func (d *deadLetters) run(ctx context.Context, s *Shard, l *lead) {
+	f := flights{byTag: map[uint64]letter{}}
+	for {
+		select {
+		case <-d.kick:
+		case <-ctx.Done():
+			return
+		}
+		d.answered(s, l, &f)
+		for len(f.byTag) < lettersBusy && f.bytes < lettersBusyBytes {
+			batch := s.takeLetters(l, &f)
+			if len(batch) == 0 {
+				break
+			}
+			d.forward(ctx, s, l, &f, batch)
+		}
+	}
+}
+
+// answered ends the flights whose confirms have come in.
+func (d *deadLetters) answered(s *Shard, l *lead, f *flights) {
+	d.mu.Lock()
+	answers := d.answers
+	d.answers = nil
+	d.mu.Unlock()
+	var arrived, again []letter
+	for _, a := range answers {
+		x := f.land(a.tag)
+		if a.outcome == mq.Confirmed {
+			arrived = append(arrived, x)
+		} else {
+			again = append(again, x) // the node that held one of its queues has ended
+		}
+	}
+	s.lettersGone(l, arrived, len(arrived))
+	s.lettersLater(l, again)
+}
+
+// land takes a letter off what is in flight.
+func (f *flights) land(tag uint64) letter {
+	x := f.byTag[tag]
+	delete(f.byTag, tag)
+	f.bytes -= len(x.record.Body)
+	x.record = segment.Record{}
+	return x
+}
+
+// forward sends a batch. That a letter reaches no queue counts only if a View
+// says so that is certainly new enough.
+func (d *deadLetters) forward(ctx context.Context, s *Shard, l *lead, f *flights, batch []letter) {
+	nowhere := s.topics.Forward(batch, d)
+	if len(nowhere) == 0 {
+		return
+	}
+	err := s.topics.ReadIndex(ctx)
+	if err == nil {
+		nowhere = s.topics.Forward(nowhere, d)
+	}
+	for i := range nowhere {
+		nowhere[i] = f.land(nowhere[i].tag)
+	}
+	if err != nil {
+		s.lettersLater(l, nowhere)
+		return
+	}
+	s.lettersGone(l, nowhere, 0)
+}
+
+// takeLetters takes the next letters that may be sent. Those whose messages
+// have gone meanwhile, with their queues, are forgotten.
+func (s *Shard) takeLetters(l *lead, f *flights) (batch []letter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead != l {
+		return nil
+	}
+	d := l.letters
+	n := 0
+	for n < len(d.waiting) && len(batch) < lettersBatch && len(f.byTag) < lettersBusy && f.bytes < lettersBusyBytes {
+		x := d.waiting[n]
+		n++
+		if l.queues[x.id] == nil {
+			continue
+		}
+		var ok bool
+		if x.record, ok = s.bodies.Get(uint64(x.id), uint64(x.seq)); !ok {
+			continue
+		}
+		f.last++
+		x.tag = f.last
+		f.byTag[x.tag] = x
+		f.bytes += len(x.record.Body)
+		batch = append(batch, x)
+	}
+	if d.waiting = d.waiting[n:]; len(d.waiting) == 0 {
+		d.waiting = nil
+	}
+	return batch
+}
+
+// lettersGone drops the originals of letters that need not be sent again.
+func (s *Shard) lettersGone(l *lead, gone []letter, arrived int) {
+	if len(gone) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.DeadLettered += uint64(arrived)
+	if s.lead != l {
+		return // sent again by whoever leads now
+	}
+	for _, x := range gone {
+		if q := l.queues[x.id]; q != nil {
+			q.drop(x.seq)
+		}
+	}
+	for _, x := range gone {
+		if q := l.queues[x.id]; q != nil {
+			s.settleDropped(q) // does nothing the second time
+		}
+	}
+}
+
+// lettersLater puts letters back to be sent again after a while.
+func (s *Shard) lettersLater(l *lead, again []letter) {
+	if len(again) == 0 {
+		return
+	}
+	time.AfterFunc(lettersRetry, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.lead == l {
+			l.letters.waiting = append(again, l.letters.waiting...)
+			l.letters.wake()
+		}
+	})
+}
+
+// deadLetters reports whether a queue has a dead-letter exchange.
+func (b *Broker) deadLetters(id mq.QueueID) bool {
+	q := b.View().QueueByID(id)
+	return q != nil && rulesOf(q).deadLetter
+}
+
+// Forward publishes dead letters, each to all queues that it reaches from its
+// dead-letter exchange, and returns those that reach none: the exchange is not
+// there, nothing is bound, or the letter would go round for ever.
+func (b *Broker) Forward(letters []letter, to mq.Confirmer) (nowhere []letter) {
+	v := b.View()
+	var touched []*outbox
+	for i := range letters {
+		x := &letters[i]
+		dead, err := bury(x.queue, x.why, x.record.Flags, mq.Content(x.record.Body), b.nowMs())
+		var targets []target
+		if err == nil {
+			targets, err = dead.destinations(b.routers, v, x.queue)
+		}
+		if err != nil {
+			b.slog.Error("dead letter dropped", "vhost", x.queue.VHost, "queue", x.queue.Name, "err", err)
+		}
+		if len(targets) == 0 || err != nil {
+			nowhere = append(nowhere, *x)
+			continue
+		}
+		w := waiter{to, x.tag}
+		if len(targets) > 1 {
+			w = waiter{confirm: newJoint(len(targets), w)}
+		}
+		m := dead.outgoing(x.record.Flags, x.record.Priority)
+		for j := range targets {
+			touched = b.forward(&targets[j], &m, w, touched)
+		}
+	}
+	for _, o := range touched {
+		o.flush()
+	}
+	return nowhere
+}
+
+// forward puts a dead letter into one outbox, and that to touched.
+func (b *Broker) forward(t *target, m *outgoing, w waiter, touched []*outbox) []*outbox {
+	o, err := b.outbox(t.group)
+	if err == nil {
+		err = o.forward(t.queues, m, m.expiry(t, b.nowMs), w)
+	}
+	if err != nil { // the node that held these queues has ended, and they with it
+		w.confirm.Confirm(w.tag, mq.Rejected)
+		return touched
+	}
+	for _, known := range touched {
+		if known == o {
+			return touched
+		}
+	}
+	return append(touched, o)
+}

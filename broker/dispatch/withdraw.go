@@ -1,0 +1,64 @@
+package dispatch
+
+import "warren/mq"
+
+// What leaves a queue by the leader's own decision, because it has expired or
+// is one too many, or because it was rejected and goes to another queue first,
+// is withdrawn: checked out to the leader itself until it is settled. No
+// consumer gets it any more, and no session's end or resume brings it back.
+
+// leaderKey is the leader itself. Sessions count from 1, so nobody else has it.
+func leaderKey() Key { return Key{} }
+
+// First returns the lowest ready seq, the head of the queue. It stays ready.
+func (q *Queue) First(live Live) (seq mq.Seq, ok bool) {
+	q.trimReturns(live)
+	fresh, any := q.fresh(live)
+	if len(q.returns) > 0 && (!any || q.returns[0] < fresh) {
+		return q.returns[0], true
+	}
+	return fresh, any
+}
+
+// Withdraw takes a live seq from whoever has it and checks it out to the
+// leader. If that was a consumer, its prefetch credit is free.
+func (q *Queue) Withdraw(seq mq.Seq) {
+	s := q.out.get(seq)
+	if by, held := s.held(); held {
+		if q.holders[by].Key == leaderKey() {
+			return
+		}
+		q.checkIn(s)
+	} else if s == returned {
+		q.nReturned-- // the heap finds out by itself
+	}
+	q.checkOut(seq, q.holder(leaderKey()), true)
+}
+
+// WithdrawFrom withdraws what k holds of seqs and has not settled, and calls
+// each with it.
+func (q *Queue) WithdrawFrom(k Key, seqs []mq.Seq, each func(mq.Seq)) {
+	i, ok := q.byKey[k]
+	if !ok {
+		return
+	}
+	for _, seq := range seqs {
+		// Without settling: what is on its way out needs no second decision.
+		// With its last seq the holder itself may go, and then nothing is its.
+		if q.out.get(seq) == holders+slot(i) {
+			q.Withdraw(seq)
+			each(seq)
+		}
+	}
+}
+
+// Withdrawn is how many seqs are checked out to the leader itself.
+func (q *Queue) Withdrawn() int {
+	if i, ok := q.byKey[leaderKey()]; ok {
+		return q.holders[i].held
+	}
+	return 0
+}
+
+// Able reports whether there is a consumer that would get the next message.
+func (q *Queue) Able() bool { return q.turn() != nobody }

@@ -1,0 +1,79 @@
+package dispatch
+
+import (
+	"slices"
+	"testing"
+
+	"warren/mq"
+)
+
+func TestFirstIsWhatComesNextAndStaysReady(t *testing.T) {
+	q, l := New(false), messages(3)
+	attach(t, q, Consumer{Key: key(1, 1), Prefetch: 2})
+	for range 2 {
+		if seq, ok := q.First(l); seq != 1 || !ok {
+			t.Fatalf("got %d, %v; want 1", seq, ok)
+		}
+	}
+	drain(q, l, everything)
+	if seq, ok := q.First(l); seq != 3 || !ok {
+		t.Fatalf("got %d, %v; want 3: the others are checked out", seq, ok)
+	}
+	q.Return(key(1, 1), []mq.Seq{2})
+	if seq, ok := q.First(l); seq != 2 || !ok {
+		t.Fatalf("got %d, %v; want 2: it came back", seq, ok)
+	}
+	l.settle(q, 1, 2, 3)
+	if seq, ok := q.First(l); ok {
+		t.Fatalf("got %d of an empty queue", seq)
+	}
+}
+
+func TestWithdrawnGoesToNobody(t *testing.T) {
+	q, l := New(false), messages(4)
+	q.Withdraw(1) // fresh
+	attach(t, q, Consumer{Key: key(1, 1), Prefetch: 2})
+	drain(q, l, everything) // 2 and 3
+	q.Return(key(1, 1), []mq.Seq{2})
+	q.Withdraw(2) // returned
+	var held []mq.Seq
+	q.WithdrawFrom(key(1, 1), []mq.Seq{2, 3, 4}, func(seq mq.Seq) { held = append(held, seq) })
+	if !slices.Equal(held, []mq.Seq{3}) || q.Withdrawn() != 3 || q.Unacked() != 3 {
+		t.Fatalf("withdrew %v of the consumer's, %d in all of %d checked out", held, q.Withdrawn(), q.Unacked())
+	}
+	q.DropSession(1)
+	q.Claim(key(2, 1), []mq.Seq{1, 2, 3}, l)
+	attach(t, q, Consumer{Key: key(2, 1)})
+	if got := drain(q, l, everything); len(got) != 1 || got[0].seq != 4 {
+		t.Fatalf("handed out %v, want 4 alone", got)
+	}
+	l.settle(q, 1, 2, 3)
+	if q.Withdrawn() != 0 || q.Unacked() != 1 {
+		t.Fatalf("%d withdrawn of %d", q.Withdrawn(), q.Unacked())
+	}
+}
+
+func TestWithdrawingFreesPrefetch(t *testing.T) {
+	q, l := New(false), messages(3)
+	attach(t, q, Consumer{Key: key(1, 1), Prefetch: 1})
+	drain(q, l, everything)
+	if q.Able() {
+		t.Fatal("able beyond its prefetch")
+	}
+	q.Withdraw(1)
+	if !q.Able() {
+		t.Fatal("not able, though it holds nothing")
+	}
+	if got := drain(q, l, everything); len(got) != 1 || got[0].seq != 2 {
+		t.Fatalf("got %v, want 2", got)
+	}
+}
+
+func TestSingleActiveConsumerDoesNotWaitForWhatIsWithdrawn(t *testing.T) {
+	q, l := New(true), messages(3)
+	attach(t, q, Consumer{Key: key(1, 1)})
+	q.Withdraw(1)
+	if got := drain(q, l, everything); len(got) != 2 {
+		t.Fatalf("got %v, want 2 and 3", got)
+	}
+}

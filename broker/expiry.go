@@ -1,0 +1,206 @@
+package broker
+
+import (
+	"container/heap"
+	"time"
+
+	"warren/broker/dispatch"
+	"warren/fsm/meta"
+	"warren/fsm/queue"
+	"warren/mq"
+)
+
+// A message's expiry is a wall clock time that its home node computes when it
+// routes it; the log only carries it. The leader acts on it, and only at the
+// head of the queue, as RabbitMQ does: what is behind a message that lives
+// longer stays counted until its turn comes.
+
+const (
+	// expiresAtOnce is the expiry of a message with a time to live of 0: the
+	// first consumer that can take it gets it, and if there is none at that
+	// moment, it expires (RabbitMQ, "Time-To-Live").
+	expiresAtOnce int64 = -1
+	// expiryWaitMax is how long the timer for expiries sleeps at most.
+	expiryWaitMax = time.Hour
+	// withdrawnMax is how many messages of a queue may be on their way out by
+	// the leader's decision; the next ones wait at the head.
+	withdrawnMax = 4096
+)
+
+// queueTTL is a queue's x-message-ttl; negative means none.
+func queueTTL(q *meta.Queue) int64 { return limit(q, "x-message-ttl") }
+
+// expiry is when m expires in the queues of a target; 0 means never.
+func (m *outgoing) expiry(t *target, nowMs func() int64) int64 {
+	ttlMs := m.ttlMs
+	if ttlMs < 0 || t.ttlMs >= 0 && t.ttlMs < ttlMs {
+		ttlMs = t.ttlMs
+	}
+	switch {
+	case ttlMs < 0:
+		return 0
+	case ttlMs == 0:
+		return expiresAtOnce
+	}
+	return max(1, nowMs()+ttlMs)
+}
+
+// expired reports whether a message that comes next must not be handed out.
+func expired(expiryMs, nowMs int64, redelivered bool) bool {
+	if expiryMs == expiresAtOnce {
+		return redelivered
+	}
+	return expiryMs != 0 && expiryMs <= nowMs
+}
+
+// expire removes an expired message that was picked for k. If too many are on
+// their way out already, it goes back to the head instead, and waits there.
+func (s *Shard) expire(q *ledQueue, k dispatch.Key, seq mq.Seq) bool {
+	if q.d.Withdrawn() >= withdrawnMax {
+		q.d.Return(k, []mq.Seq{seq})
+		return false
+	}
+	s.leave(q, seq, timedOut)
+	return true
+}
+
+// removeHeads takes expired messages off the head of a queue, and what is
+// more than it may hold. What remains at the head is watched. Runs with mu
+// held, after consumers had what they can take.
+func (s *Shard) removeHeads(q *ledQueue, st *queue.Queue, nowMs int64) {
+	over := s.excess(q, st)
+	if !q.mayExpire && !over.any() {
+		return
+	}
+	// A consumer that gets nothing now waits for the delivered high-water mark
+	// to be committed: what is ready is as good as taken.
+	able := q.d.Able()
+	for q.d.Withdrawn() < withdrawnMax {
+		seq, ok := q.d.First(st)
+		if !ok {
+			q.mayExpire = q.mayExpire && st.Count() > 0
+			break
+		}
+		rec := s.record(q, seq)
+		switch {
+		case expired(rec.ExpiryMs, nowMs, !able):
+			s.leave(q, seq, timedOut)
+		case over.any() && !able:
+			s.leave(q, seq, tooMany)
+		default:
+			s.lead.expiries.set(q, rec.ExpiryMs)
+			return
+		}
+		over.less(&rec)
+	}
+	s.lead.expiries.set(q, 0) // whatever comes to the head next, comes with a touch
+}
+
+// findDue finds queues that this leader has not touched and that have an
+// expiring head or a limit. Runs with mu held.
+func (s *Shard) findDue() {
+	view := s.topics.View()
+	for _, id := range s.state.Queues() {
+		st := s.state.Queue(id)
+		seq, ok := st.Next(1)
+		if !ok || s.lead.queues[id] != nil {
+			continue
+		}
+		rec := view.QueueByID(id)
+		if rec == nil {
+			continue
+		}
+		r, _ := s.bodies.Get(uint64(id), uint64(seq))
+		if r.ExpiryMs != 0 || rulesOf(rec).limited() {
+			s.queue(rec)
+		}
+	}
+}
+
+// expiries watches the heads of a leader's queues: one timer, for the one that
+// expires first. Guarded by Shard.mu.
+type expiries struct {
+	heads   headHeap
+	timer   *time.Timer
+	armedMs int64 // when the timer goes off; 0 if it is not set
+}
+
+// set notes when the head of q expires; not in the future of any clock (0,
+// expiresAtOnce) means that it is not watched.
+func (e *expiries) set(q *ledQueue, headMs int64) {
+	watched := q.headMs != 0
+	q.headMs = max(0, headMs)
+	switch {
+	case q.headMs == 0 && watched:
+		heap.Remove(&e.heads, q.expiryAt)
+	case q.headMs != 0 && watched:
+		heap.Fix(&e.heads, q.expiryAt)
+	case q.headMs != 0:
+		heap.Push(&e.heads, q)
+	}
+}
+
+// arm sets the timer for the earliest head. Runs with mu held.
+func (e *expiries) arm(s *Shard, l *lead) {
+	if len(e.heads) == 0 || e.armedMs != 0 && e.armedMs <= e.heads[0].headMs {
+		return
+	}
+	now := s.nowMs()
+	e.armedMs = min(e.heads[0].headMs, now+expiryWaitMax.Milliseconds())
+	wait := time.Duration(max(0, e.armedMs-now)) * time.Millisecond
+	if e.timer == nil {
+		e.timer = time.AfterFunc(wait, func() { s.headsDue(l) })
+		return
+	}
+	e.timer.Reset(wait)
+}
+
+func (e *expiries) stop() {
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+}
+
+// headsDue looks at the queues whose heads have expired by now.
+func (s *Shard) headsDue(l *lead) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead != l {
+		return
+	}
+	e, now := &l.expiries, s.nowMs()
+	e.armedMs = 0
+	for len(e.heads) > 0 && e.heads[0].headMs <= now {
+		q := e.heads[0]
+		e.set(q, 0)
+		l.touch(q)
+	}
+	e.arm(s, l)
+	s.dispatch()
+}
+
+// headHeap has the queue whose head expires first at its top.
+type headHeap []*ledQueue
+
+func (h headHeap) Len() int           { return len(h) }
+func (h headHeap) Less(i, j int) bool { return h[i].headMs < h[j].headMs }
+
+func (h headHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].expiryAt, h[j].expiryAt = i, j
+}
+
+// Push and Pop are heap's.
+func (h *headHeap) Push(x any) {
+	q := x.(*ledQueue)
+	q.expiryAt = len(*h)
+	*h = append(*h, q)
+}
+
+func (h *headHeap) Pop() any {
+	last := len(*h) - 1
+	q := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return q
+}

@@ -1,0 +1,97 @@
+package broker
+
+import (
+	"warren/fsm/meta"
+	"warren/fsm/queue"
+	"warren/mq"
+	"warren/storage/segment"
+)
+
+// rules are what a queue's arguments say of how messages leave it without
+// being consumed.
+type rules struct {
+	maxLength, maxBytes int64 // of ready messages, and of their bodies; negative means no limit
+	deadLetter          bool  // there is a dead-letter exchange
+}
+
+func rulesOf(q *meta.Queue) rules {
+	_, deadLetter := q.Args.String(deadLetterExchange)
+	return rules{limit(q, "x-max-length"), limit(q, "x-max-length-bytes"), deadLetter}
+}
+
+// limited reports whether the queue has a length limit.
+func (r rules) limited() bool { return r.maxLength >= 0 || r.maxBytes >= 0 }
+
+// limit is a numeric argument of a queue; negative means that there is none.
+func limit(q *meta.Queue, key string) int64 {
+	if n, ok := q.Args.Int(key); ok {
+		return n
+	}
+	return -1
+}
+
+// excess is by how much a queue is over its limits.
+type excess struct{ messages, bytes int64 }
+
+func (e excess) any() bool { return e.messages > 0 || e.bytes > 0 }
+
+// less takes one message off.
+func (e *excess) less(rec *segment.Record) {
+	e.messages--
+	e.bytes -= bodySize(rec.Body)
+}
+
+// excess compares what is ready with the queue's limits; what is checked out
+// does not count (RabbitMQ, "Queue Length Limit"). Runs with mu held.
+func (s *Shard) excess(q *ledQueue, st *queue.Queue) (e excess) {
+	if q.rules.maxLength >= 0 {
+		e.messages = int64(st.Count()) - int64(q.d.Unacked()) - q.rules.maxLength
+	}
+	if q.rules.maxBytes < 0 || q.bodyBytes <= q.rules.maxBytes {
+		return e
+	}
+	e.bytes = q.bodyBytes - q.rules.maxBytes
+	for _, seq := range q.d.HeldSeqs() {
+		if rec, ok := s.bodies.Get(uint64(q.id), uint64(seq)); ok {
+			e.bytes -= bodySize(rec.Body)
+		}
+	}
+	return e
+}
+
+// bodySize is the size of the body in a stored message.
+func bodySize(content []byte) int64 { return int64(len(mq.Content(content).Body())) }
+
+// bodyBytes adds up the bodies in a queue that has a limit in bytes.
+func (s *Shard) bodyBytes(q *ledQueue, st *queue.Queue) (n int64) {
+	if q.rules.maxBytes < 0 {
+		return 0
+	}
+	for seq, ok := st.Next(1); ok; seq, ok = st.Next(seq + 1) {
+		rec := s.record(q, seq)
+		n += bodySize(rec.Body)
+	}
+	return n
+}
+
+// weigh keeps bodyBytes of the queues that have a limit in bytes. It runs when
+// an entry's new bodies are kept, and those that it settled are still there.
+func (l *lead) weigh(s *Shard, fx *queue.Effects) {
+	for i := range fx.Enqueued {
+		m := &fx.Enqueued[i]
+		if q := l.queues[m.Queue]; q != nil && q.rules.maxBytes >= 0 {
+			q.bodyBytes += bodySize(m.Content)
+		}
+	}
+	for _, r := range fx.Settled {
+		q := l.queues[r.Queue]
+		if q == nil || q.rules.maxBytes < 0 {
+			continue
+		}
+		for seq := r.First; seq <= r.Last; seq++ {
+			if rec, ok := s.bodies.Get(uint64(r.Queue), uint64(seq)); ok {
+				q.bodyBytes -= bodySize(rec.Body)
+			}
+		}
+	}
+}
