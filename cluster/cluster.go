@@ -189,25 +189,53 @@ func New(cfg Config, log *slog.Logger) (*Cluster, error) {
 	return c, nil
 }
 
-func (c *Cluster) openWAL() (err error) {
-	if c.cfg.LogStore != LogStoreWAL {
+// openWAL opens the log that Config.LogStore says, and refuses to leave behind
+// groups whose entries are in the other one.
+func (c *Cluster) openWAL() error {
+	bolt, wal, err := groupsByStore(filepath.Join(c.cfg.DataDir, groupsDir))
+	switch {
+	case err != nil:
+		return err
+	case c.cfg.LogStore == LogStoreBolt && wal != "":
+		return fmt.Errorf("the log of group %s is in %s: start the node with raft.log_store = wal", wal, filepath.Join(c.cfg.DataDir, walDir))
+	case c.cfg.LogStore == LogStoreBolt:
 		return nil
+	case bolt != "":
+		return fmt.Errorf("%s has a log of its own, %s: start the node with raft.log_store = boltdb", bolt, logFile)
 	}
-	c.wal, err = raftlog.OpenWAL(vfs.OS{}, filepath.Join(c.cfg.DataDir, walDir), raftlog.Options{
+	dir := filepath.Join(c.cfg.DataDir, walDir)
+	w, err := raftlog.OpenWAL(vfs.OS{}, dir, raftlog.Options{
 		Log: c.log, Fatal: c.cfg.Fatal, CacheBytes: 4 * c.cfg.LogCacheBytes,
 	})
-	if err != nil || !c.wal.Fresh() {
+	if err != nil {
 		return err
 	}
-	voted, err := filepath.Glob(filepath.Join(c.cfg.DataDir, groupsDir, "*", stableFile))
-	if err == nil && len(voted) > 0 {
-		err = fmt.Errorf("%s was made anew, but the entries of %s must be there: restore it, or start with an empty directory",
-			filepath.Join(c.cfg.DataDir, walDir), filepath.Dir(voted[0]))
+	if w.Fresh() && wal != "" {
+		return errors.Join(fmt.Errorf("the log of group %s must be in %s, and nothing is: restore it, or start with an empty directory", wal, dir),
+			w.Close(), os.RemoveAll(dir)) // so that the next start says the same
 	}
-	if err != nil {
-		err = errors.Join(err, c.wal.Close(), os.RemoveAll(filepath.Join(c.cfg.DataDir, walDir)))
+	c.wal = w
+	return nil
+}
+
+// groupsByStore finds a queue group with a log of its own, and one with its
+// entries in the WAL.
+func groupsByStore(dir string) (bolt, wal string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", "", err
 	}
-	return err
+	for _, e := range entries {
+		group := filepath.Join(dir, e.Name())
+		switch {
+		case e.Name() == fmt.Sprintf("%08x", 0): // the metadata group
+		case exists(filepath.Join(group, logFile)):
+			bolt = group
+		case exists(filepath.Join(group, stableFile)):
+			wal = group
+		}
+	}
+	return bolt, wal, nil
 }
 
 // ID is the node's id for ever: 16 hex digits.

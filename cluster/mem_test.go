@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"warren/storage/raftlog"
+	"warren/storage/vfs"
 )
 
 // memNet connects the groups of a test by channels.
@@ -159,6 +163,7 @@ type memNode struct {
 	machine *journal
 	group   *Group // nil while it is down
 	fatal   chan error
+	wal     *raftlog.WAL // open while the node is up, if the cluster has wal
 }
 
 // memCluster is one group on several nodes in one process.
@@ -166,6 +171,7 @@ type memCluster struct {
 	t     testing.TB
 	net   *memNet
 	opts  GroupOptions
+	wal   bool // the node's log is a WAL, and not a file for the group
 	nodes []*memNode
 }
 
@@ -173,7 +179,7 @@ const testGroup = 5
 
 // newMemCluster prepares n nodes; the first founders of them start the group.
 func newMemCluster(t testing.TB, n, founders int, meta bool) *memCluster {
-	c := &memCluster{t: t, net: &memNet{nodes: map[string]*memTransport{}, cut: map[string]bool{}}, opts: GroupOptions{Meta: meta}}
+	c := &memCluster{t: t, wal: !meta, net: &memNet{nodes: map[string]*memTransport{}, cut: map[string]bool{}}, opts: GroupOptions{Meta: meta}}
 	for i := range n {
 		id := string(rune('a' + i))
 		if i < founders {
@@ -194,14 +200,44 @@ func (c *memCluster) open(n *memNode) error {
 	if testing.Verbose() && os.Getenv("RAFT_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", n.id)
 	}
+	n.openWAL(c.t, c.wal)
 	g, err := openGroup(c.t.Context(), groupSeat{
 		id: n.id, dir: n.dir, log: log,
 		fatal:     func(err error) { n.fatal <- err },
 		profile:   groupProfile{heartbeat: time.Second},
+		wal:       n.wal,
 		transport: func(uint64) groupTransport { return c.net.join(n.id) },
 	}, testGroup, n.machine, o)
 	n.group = g
+	if err != nil {
+		n.closeWAL(c.t)
+	}
 	return err
+}
+
+func (n *memNode) openWAL(t testing.TB, wanted bool) {
+	t.Helper()
+	if !wanted {
+		return
+	}
+	w, err := raftlog.OpenWAL(vfs.OS{}, filepath.Join(n.dir, "wal"), raftlog.Options{
+		Log: slog.New(slog.DiscardHandler), Fatal: func(err error) { n.fatal <- err }, FileBytes: 1 << 20,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.wal = w
+}
+
+func (n *memNode) closeWAL(t testing.TB) {
+	t.Helper()
+	if n.wal == nil {
+		return
+	}
+	if err := n.wal.Close(); err != nil {
+		t.Errorf("close the log of %s: %v", n.id, err)
+	}
+	n.wal = nil
 }
 
 func (c *memCluster) start() {
@@ -229,6 +265,7 @@ func (c *memCluster) close(n *memNode) {
 	if err := n.group.Close(c.t.Context()); err != nil {
 		c.t.Errorf("close %s: %v", n.id, err)
 	}
+	n.closeWAL(c.t)
 	n.group = nil
 }
 

@@ -73,7 +73,13 @@ func commands(m *journal) int {
 }
 
 func TestThreeGroupsCommitAndSurviveTheLossOfALeader(t *testing.T) {
-	nodes := three(t, nil)
+	for _, store := range []string{LogStoreWAL, LogStoreBolt} {
+		t.Run(store, func(t *testing.T) { commitAndLoseALeader(t, store) })
+	}
+}
+
+func commitAndLoseALeader(t *testing.T, store string) {
+	nodes := three(t, func(c *Config) { c.LogStore = store })
 	meshed(t, nodes)
 	const count, entries = 3, 1000
 	groups, machines := openGroups(t, nodes, count)

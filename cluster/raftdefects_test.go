@@ -103,7 +103,9 @@ func TestAnUncommittedTailBehindASnapshotIsWiped(t *testing.T) {
 
 func plant(t *testing.T, n *memNode, f func(*groupStores)) {
 	t.Helper()
-	seat := groupSeat{id: n.id, dir: n.dir, fatal: func(err error) { t.Error(err) }}
+	n.openWAL(t, true)
+	defer n.closeWAL(t)
+	seat := groupSeat{id: n.id, dir: n.dir, wal: n.wal, fatal: func(err error) { t.Error(err) }}
 	s, err := openStores(seat, testGroup, false, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -8,8 +8,11 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -236,5 +239,208 @@ func TestConcurrentGroups(t *testing.T) {
 			t.Errorf("group %d ends at %d", gid, last)
 		}
 		contents(t, group(t, w, gid))
+	}
+}
+
+func TestAHungDiskEndsTheProcessOfAWALToo(t *testing.T) {
+	fs := vfs.NewMem()
+	fatal := make(chan error, 1)
+	o := walOptions(t)
+	o.SlowAfter, o.HungAfter = time.Millisecond, 2*time.Millisecond
+	o.Fatal = func(err error) { fatal <- err }
+	w := openWAL(t, fs, o)
+	var once sync.Once
+	var why error
+	fs.Inject(func(op vfs.Op, _ string) error {
+		if op == vfs.OpSync {
+			once.Do(func() { why = <-fatal })
+		}
+		return nil
+	})
+	append1(t, group(t, w, 1), 1, 1, 1, 10)
+	if why == nil || !strings.Contains(why.Error(), "has not answered") {
+		t.Errorf("fatal: %v", why)
+	}
+	if w.Stats().SlowWrites == 0 {
+		t.Error("a slow write is not counted")
+	}
+	w.Close()
+}
+
+// A full disk is met when a file is to be begun, before anything is written:
+// what was asked for fails, and the log goes on when there is room again.
+func TestAFullDiskFailsAppendsAndHeals(t *testing.T) {
+	fs := vfs.NewMem()
+	w := openWAL(t, fs, walOptions(t))
+	g := group(t, w, 1)
+	full := func(op vfs.Op, _ string) error {
+		if op == vfs.OpAllocate {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	fs.Inject(full)
+	next, failed := uint64(1), 0
+	for failed < 3 {
+		switch err := g.StoreLog(entry(next, 1, 500)); {
+		case err == nil:
+			next++
+		case errors.Is(err, syscall.ENOSPC):
+			failed++
+		default:
+			t.Fatal(err)
+		}
+	}
+	fs.Inject(nil)
+	append1(t, g, next, next+20, 2, 500)
+	want := contents(t, g)
+	w.Close()
+	w = openWAL(t, fs, walOptions(t))
+	defer w.Close()
+	if got := contents(t, group(t, w, 1)); !slices.Equal(got, want) || uint64(len(got)) != next+20 {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Raft goes on behind the end of the log that it knew if what is to replace a
+// deleted suffix cannot be stored: then the process must end.
+func TestAFullDiskAfterADeletedSuffixIsFatal(t *testing.T) {
+	fs := vfs.NewMem()
+	o := walOptions(t)
+	fatal := 0
+	o.Fatal = func(error) { fatal++ }
+	w := openWAL(t, fs, o)
+	g := group(t, w, 1)
+	append1(t, g, 1, 2, 1, 500)
+	fs.Inject(func(op vfs.Op, _ string) error {
+		if op == vfs.OpAllocate {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	if err := g.DeleteRange(2, 2); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the first file that was made ready, and the next
+		if err := g.StoreLog(entry(2, 2, 5000)); err != nil {
+			break
+		}
+		if err := g.DeleteRange(2, 2); err != nil {
+			break
+		}
+	}
+	if fatal != 1 {
+		t.Errorf("Fatal was called %d times", fatal)
+	}
+	w.Close()
+}
+
+// What recovery makes of files that something has happened to.
+func TestRecovery(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		close  bool // cleanly, which notes that all is synced
+		spoil  func(t *testing.T, fs *vfs.Mem, w *WAL)
+		want   int    // entries of group 1
+		damage string // groups that are refused
+	}{
+		{"nothing", true, func(*testing.T, *vfs.Mem, *WAL) {}, 6, ""},
+		{"an unfinished file", true, func(t *testing.T, fs *vfs.Mem, _ *WAL) { write(t, fs, "/wal/0000000000000009.wal.new", 0, "x") }, 6, ""},
+		{"another's file", true, func(t *testing.T, fs *vfs.Mem, _ *WAL) { write(t, fs, "/wal/note", 0, "x") }, 6, ""},
+		{"a torn last entry", false, func(t *testing.T, fs *vfs.Mem, w *WAL) { at(t, fs, w, 1, 6, recordHead+50) }, 5, ""},
+		{"a torn last header", false, func(t *testing.T, fs *vfs.Mem, w *WAL) { at(t, fs, w, 1, 6, 20) }, 5, ""},
+		{"a damaged last entry after Close", true, func(t *testing.T, fs *vfs.Mem, w *WAL) { at(t, fs, w, 1, 6, recordHead+50) }, 0, "1"},
+		{"a damaged entry", false, func(t *testing.T, fs *vfs.Mem, w *WAL) { at(t, fs, w, 1, 3, recordHead+50) }, 0, "1"},
+		{"a damaged entry of another group", false, func(t *testing.T, fs *vfs.Mem, w *WAL) { at(t, fs, w, 2, 3, recordHead+50) }, 6, "2"},
+		{"a damaged record header", false, func(t *testing.T, fs *vfs.Mem, w *WAL) { at(t, fs, w, 1, 3, 24) }, 0, "12"},
+		{"a damaged batch record", false, func(t *testing.T, fs *vfs.Mem, w *WAL) { at(t, fs, w, 1, 3, -30) }, 0, "12"},
+		{"a damaged file header", false, func(t *testing.T, fs *vfs.Mem, w *WAL) { write(t, fs, w.files[0].path, 20, "x") }, 0, "12"},
+		{"a file is missing", true, func(t *testing.T, fs *vfs.Mem, w *WAL) {
+			next := openWAL(t, fs, walOptions(t))
+			append1(t, group(t, next, 2), 7, 7, 1, 100)
+			gone := next.file.path
+			next.Close()
+			openWAL(t, fs, walOptions(t)).Close()
+			if err := fs.Remove(gone); err != nil {
+				t.Fatal(err)
+			}
+		}, 0, "12"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs := vfs.NewMem()
+			o := walOptions(t)
+			o.FileBytes = 16 << 10
+			w := openWAL(t, fs, o)
+			for i := uint64(1); i <= 6; i++ {
+				append1(t, group(t, w, 2), i, i, 1, 100)
+				append1(t, group(t, w, 1), i, i, 1, 100)
+			}
+			if c.close {
+				if err := w.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.spoil(t, fs, w)
+			for range 2 { // what was found once is found again
+				w, err := OpenWAL(fs.Crash(vfs.LoseNothing), "/wal", o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for gid := uint64(1); gid <= 2; gid++ {
+					g, err := w.Group(gid)
+					if refused := strings.Contains(c.damage, fmt.Sprint(gid)); refused != errors.Is(err, ErrDamaged) {
+						t.Fatalf("group %d: %v", gid, err)
+					}
+					if err == nil && gid == 1 && len(contents(t, g)) != c.want {
+						t.Errorf("group 1 has %v, want %d", contents(t, g), c.want)
+					}
+				}
+				w.Close()
+				fs = fs.Crash(vfs.LoseNothing)
+			}
+		})
+	}
+}
+
+// at spoils a byte of the record of an entry.
+func at(t *testing.T, fs *vfs.Mem, w *WAL, gid, index uint64, off int64) {
+	t.Helper()
+	r, ok := w.groups[gid].find(index)
+	if !ok {
+		t.Fatal("no such entry")
+	}
+	write(t, fs, r.file.path, int64(r.off)+off, "\xa5")
+}
+
+func write(t *testing.T, fs *vfs.Mem, path string, off int64, s string) {
+	t.Helper()
+	f, err := fs.Edit(path)
+	if err != nil {
+		f, err = fs.Create(path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte(s), off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An entry whose bytes went bad while the process runs is not served.
+func TestADamagedEntryIsNotServed(t *testing.T) {
+	fs := vfs.NewMem()
+	o := walOptions(t)
+	o.CacheBytes = -1
+	w := openWAL(t, fs, o)
+	defer w.Close()
+	g := group(t, w, 1)
+	append1(t, g, 1, 3, 1, 100)
+	at(t, fs, w, 1, 2, recordHead+10)
+	var l raft.Log
+	if err := g.GetLog(2, &l); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), w.file.path) {
+		t.Errorf("got %v", err)
+	}
+	if err := g.GetLog(3, &l); err != nil {
+		t.Error(err)
 	}
 }

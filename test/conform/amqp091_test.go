@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,16 +26,6 @@ var notForWarren = map[string]string{
 	"TestPlaintextDialTLS":                         "skips itself unless its address has RabbitMQ's default port",
 }
 
-// notYet are tests of what Warren does not have yet. One that passes must leave
-// the list.
-var notYet = map[string]string{
-	"TestConnectionRecoveryExhaustionDoesNotPanic":        "x-max-length",
-	"TestConnectionRecoverySkipAndContinue":               "x-max-length",
-	"TestConnectionRecoverySkipAndContinueNoInfiniteLoop": "x-max-length",
-	"TestDeclareArgsRejectToDeadLetterQueue":              "x-dead-letter-exchange",
-	"TestDeclareArgsXMessageTTL":                          "x-message-ttl",
-}
-
 // amqp091LogBytes is how much of the output of a failed test is shown.
 const amqp091LogBytes = 4 << 10
 
@@ -42,14 +33,18 @@ const amqp091LogBytes = 4 << 10
 // for the port of the management API, through node 2 of a cluster.
 func TestAMQP091GoIntegration(t *testing.T) {
 	c := harness.Start(t, 3)
-	front := startFront(t, c.Node(2).AMQP())
 	dir := copyModule(t, amqp091Module)
-	replaceInTree(t, dir, "localhost:15672", front.api)
-	replaceInTree(t, dir, `"15672"`, `"`+front.apiPort()+`"`)
+	api := strings.TrimPrefix(c.Node(2).HTTP(), "http://")
+	_, port, err := net.SplitHostPort(api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replaceInTree(t, dir, "localhost:15672", api)
+	replaceInTree(t, dir, `"15672"`, `"`+port+`"`)
 
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-tags", "integration", "-json", "-count=1", "-timeout", "5m", ".")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "AMQP_URL=amqp://guest:guest@"+front.amqp+"/", "GOFLAGS=-mod=mod", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "AMQP_URL=amqp://guest:guest@"+c.Node(2).AMQP()+"/", "GOFLAGS=-mod=mod", "GOWORK=off")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -129,24 +124,12 @@ func (r *results) judge(t *testing.T) {
 	t.Helper()
 	excused := 0
 	failed := false
-	for test, lacks := range notYet {
-		switch r.outcome[test] {
-		case "pass":
-			t.Errorf("%s passes now: take it off the list of what waits for %s", test, lacks)
-		case "fail":
-			t.Logf("%s: fails, excused: %s is not there yet", test, lacks)
-			excused++
-		}
-	}
 	for _, test := range slices.Sorted(maps.Keys(r.outcome)) {
 		outcome := r.outcome[test]
 		if test == "" || outcome == "pass" {
 			continue
 		}
 		top, _, _ := strings.Cut(test, "/")
-		if _, ok := notYet[top]; ok {
-			continue
-		}
 		if why, ok := notForWarren[top]; ok {
 			t.Logf("%s: %s, excused: it %s", test, outcome, why)
 			excused++
