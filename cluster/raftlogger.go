@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -17,15 +18,27 @@ func raftLogger(log *slog.Logger) hclog.Logger {
 	return l
 }
 
+// unreachable reports whether a line only says that a peer does not answer.
+// Raft says that for every group many times a second; the lane says it once.
+func unreachable(msg string) bool {
+	for _, start := range []string{"failed to heartbeat", "failed to appendEntries", "failed to contact", "failed to make request"} {
+		if strings.HasPrefix(msg, start) {
+			return true
+		}
+	}
+	return false
+}
+
 type raftSink struct{ log *slog.Logger }
 
 // Accept is called for every line, whatever its level.
 func (s raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
-	switch level {
-	case hclog.Warn:
+	switch {
+	case unreachable(msg):
+	case level == hclog.Warn:
 		to = slog.LevelWarn
-	case hclog.Error:
+	case level == hclog.Error:
 		to = slog.LevelError
 	}
 	// Raft logs from inside its loops, where no context is at hand.

@@ -382,7 +382,8 @@ func TestRecovery(t *testing.T) {
 			}
 			c.spoil(t, fs, w)
 			for range 2 { // what was found once is found again
-				w, err := OpenWAL(fs.Crash(vfs.LoseNothing), "/wal", o)
+				fs = fs.Crash(vfs.LoseNothing)
+				w, err := OpenWAL(fs, "/wal", o)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -396,7 +397,6 @@ func TestRecovery(t *testing.T) {
 					}
 				}
 				w.Close()
-				fs = fs.Crash(vfs.LoseNothing)
 			}
 		})
 	}

@@ -3,6 +3,8 @@ package vfs
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -149,6 +151,15 @@ func TestMemDoesWhatTheRealOneDoes(t *testing.T) {
 		say("read at "+string(b[:n]), err)
 		size, err := r.Size()
 		say(string(rune('0'+size)), err)
+		e, err := fs.Edit(root + "/a/b/g")
+		say("edit", err)
+		_, err = e.WriteAt([]byte("LP!"), 3)
+		say("write at", err)
+		say("allocate", errors.Join(e.Allocate(4), e.Allocate(8), e.SyncData()))
+		n, err = e.ReadAt(b[:8], 0)
+		say(string(b[:n]), err)
+		_, err = fs.Edit(root + "/a/none")
+		say("edit nothing", err)
 		say("remove", fs.Remove(root+"/a"))
 		say("remove nothing", fs.Remove(root+"/a"))
 		_, err = fs.List(root + "/a")
@@ -161,5 +172,36 @@ func TestMemDoesWhatTheRealOneDoes(t *testing.T) {
 		if i >= len(got) || got[i] != want[i] {
 			t.Fatalf("step %d: got %q, want %q", i, got, want)
 		}
+	}
+}
+
+func TestATornCrashKeepsWhatWasSyncedAndAnySectorsOfTheRest(t *testing.T) {
+	m := NewMem()
+	f, err := m.Create("/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Allocate(4*sectorBytes), f.Sync(), m.SyncDir("/")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte(strings.Repeat("x", 4*sectorBytes)), 0); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 500 {
+		got := content(t, m.CrashTorn(r), "/f")
+		pattern := ""
+		for at := 0; at < len(got); at += sectorBytes {
+			s := got[at : at+sectorBytes]
+			if s != strings.Repeat(s[:1], sectorBytes) {
+				t.Fatal("a sector is torn")
+			}
+			pattern += s[:1]
+		}
+		seen[pattern] = true
+	}
+	if len(seen) != 16 {
+		t.Errorf("%d of 16 outcomes were seen", len(seen))
 	}
 }
