@@ -256,7 +256,7 @@ func (b *Broker) sessionEnded(node mq.NodeID, session mq.SessionID) {
 	b.mu.Lock()
 	o := b.outboxes[g]
 	delete(b.outboxes, g)
-	mine := node == b.lane.Self() && session == b.session
+	mine := node == b.lane.Self() && session == b.session && !b.closed
 	b.mu.Unlock()
 	if o != nil {
 		o.end()

@@ -66,7 +66,7 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 		b.calls.replied(p)
 	default:
 		p.fail()
-		b.slog.Warn("frame of unknown kind dropped", "node", from, "kind", kind)
+		b.slog.Warn("frame of unknown kind dropped", "peer", from, "kind", kind)
 	}
 }
 
@@ -75,7 +75,7 @@ func (b *Broker) serve(from mq.NodeID, p *parser) {
 	a := asked{lane: b.lane, from: from, id: p.uint()}
 	kind, g := p.byte(), mq.GroupID(p.uint())
 	if p.err != nil {
-		b.slog.Warn("malformed call dropped", "node", from)
+		b.slog.Warn("malformed call dropped", "peer", from)
 		return
 	}
 	if g == metaGroup {
@@ -195,7 +195,7 @@ func (b *Broker) deliver(from mq.NodeID, p *parser) {
 		redelivered, content := p.bool(), p.bytes()
 		body, sound := mq.ParseContent(content)
 		if p.err != nil || !sound {
-			b.slog.Error("malformed delivery dropped", "node", from, "group", uint64(g))
+			b.slog.Error("malformed delivery dropped", "peer", from, "group", uint64(g))
 			return
 		}
 		if c == nil || c.id != id {

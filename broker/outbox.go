@@ -14,7 +14,8 @@ const (
 	outboxBytes = 8 << 20
 	// batchBytes is when a batch is sent although others are in flight.
 	batchBytes = 256 << 10
-	// batchesBusy is how many batches are in flight before smaller ones gather:
+	// batchesBusy is how many batches with messages are in flight before smaller
+	// ones gather (those of settlements alone are not in a hurry to be answered):
 	// batching without a timer.
 	batchesBusy = 2
 	// batchesMax is how many may be in flight at all.
@@ -45,7 +46,9 @@ type outbox struct {
 	next   uint64 // number of the next batch
 	ops    []byte // gathering
 	wait   []waiter
+	loaded bool        // ops holds messages, not settlements alone
 	window []sentBatch // unanswered, in order
+	busy   int         // how many of them hold messages
 	owed   int         // bytes in ops and window
 	free   [][]waiter  // emptied slices to use again
 }
@@ -57,9 +60,10 @@ type waiter struct {
 }
 
 type sentBatch struct {
-	seq  uint64
-	ops  []byte
-	wait []waiter
+	seq    uint64
+	ops    []byte
+	wait   []waiter
+	loaded bool
 }
 
 func newOutbox(g mq.GroupID, o Origin, lane Lane) *outbox {
@@ -101,6 +105,7 @@ func (b *outbox) put(queues []mq.QueueID, m *outgoing, expiryMs int64, w waiter)
 		return errGroupGone
 	}
 	before := len(b.ops)
+	b.loaded = true
 	b.ops = queue.AppendEnqueue(b.ops, queues, m.flags, m.priority, expiryMs, m.content)
 	b.added(before, w)
 	return nil
@@ -182,7 +187,7 @@ func (b *outbox) flush() {
 
 // send makes a batch of what has gathered and sends it. Runs with mu held.
 func (b *outbox) send(full bool) {
-	if len(b.window) < batchesBusy || full && len(b.window) < batchesMax {
+	if len(b.window) < batchesMax && (full || !b.loaded || b.busy < batchesBusy) {
 		b.seal()
 	}
 }
@@ -192,8 +197,12 @@ func (b *outbox) seal() {
 	if len(b.ops) == 0 {
 		return
 	}
-	s := sentBatch{seq: b.next, ops: b.ops, wait: b.wait}
+	s := sentBatch{seq: b.next, ops: b.ops, wait: b.wait, loaded: b.loaded}
 	b.next++
+	if b.loaded {
+		b.busy++
+	}
+	b.loaded = false
 	b.window = append(b.window, s)
 	b.ops, b.wait = nil, nil
 	if n := len(b.free); n > 0 {
@@ -267,6 +276,9 @@ func (b *outbox) result(term uint64, seq uint64, code queue.Code, last uint64) {
 		// Batches are applied in order, so all before an applied one are applied.
 		done = append(done, b.window[0])
 		b.owed -= len(b.window[0].ops)
+		if b.window[0].loaded {
+			b.busy--
+		}
 		b.window[0] = sentBatch{}
 		b.window = b.window[1:]
 	}

@@ -17,6 +17,8 @@ const (
 	// for their commit (the credit is given back before it), and together with
 	// an enqueue they cost no entry and no fsync of their own.
 	settleWait = 5 * time.Millisecond
+	// settleCrowd is how many batches of settlements are company enough.
+	settleCrowd = 16
 )
 
 // proposer makes entries of what a leading shard has to commit. Its fields
@@ -55,6 +57,8 @@ func (p *proposer) add(x part) {
 		p.wake()
 	case p.since.IsZero():
 		p.waitForCompany()
+	case len(p.parts) >= settleCrowd:
+		p.wake()
 	}
 }
 
@@ -96,7 +100,7 @@ func (p *proposer) next(s *Shard, l *lead) (entry []byte, own []part) {
 	if s.lead != l || p.inFlight >= entriesBusy || len(p.parts) == 0 {
 		return nil, nil
 	}
-	if p.urgent == 0 && time.Since(p.since) < settleWait {
+	if p.urgent == 0 && len(p.parts) < settleCrowd && time.Since(p.since) < settleWait {
 		return nil, nil
 	}
 	n, size := 0, 0

@@ -19,7 +19,7 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 	term := p.uint()
 	o := queue.Origin{Node: uint32(p.uint()), Session: mq.SessionID(p.uint()), Seq: p.uint()}
 	if p.err != nil {
-		s.slog.Warn("malformed batch dropped", "node", from)
+		s.slog.Warn("malformed batch dropped", "peer", from)
 		return
 	}
 	s.mu.Lock()
@@ -39,7 +39,7 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 		}
 	})
 	if err != nil {
-		s.slog.Error("batch that cannot be applied refused", "node", from, "seq", o.Seq, "err", err)
+		s.slog.Error("batch that cannot be applied refused", "peer", from, "seq", o.Seq, "err", err)
 		return
 	}
 	l.origins[o.Node] = from
@@ -91,7 +91,7 @@ func (s *Shard) resume(from mq.NodeID, p *parser) {
 	consumers := parseAttached(p)
 	held := parseHeld(p)
 	if p.err != nil {
-		s.slog.Warn("malformed resume dropped", "node", from)
+		s.slog.Warn("malformed resume dropped", "peer", from)
 		return
 	}
 	s.mu.Lock()
@@ -111,7 +111,7 @@ func (s *Shard) resume(from mq.NodeID, p *parser) {
 		a.Session = session
 		named[a.Key] = true
 		if err := s.queue(rec).d.Attach(a.Consumer); err != nil {
-			s.slog.Error("consumer cannot be attached again", "queue", rec.Name, "node", from, "err", err)
+			s.slog.Error("consumer cannot be attached again", "queue", rec.Name, "peer", from, "err", err)
 		}
 	}
 	holding := map[mq.QueueID]map[mq.ConsumerID][]mq.Seq{}

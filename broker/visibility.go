@@ -66,7 +66,7 @@ func (v *visibility) reached(node mq.NodeID, index uint64) {
 	v.index[node] = max(v.index[node], index)
 	if v.out[node] && (len(v.waits) == 0 || index >= v.waits[0].index) {
 		delete(v.out, node)
-		v.slog.Info("node applies metadata again", "node", node, "index", index)
+		v.slog.Info("node applies metadata again", "peer", node, "index", index)
 	}
 	v.release()
 }
@@ -123,7 +123,7 @@ func (v *visibility) expire() {
 		if index := v.index[p]; index < v.waits[0].index && !v.out[p] {
 			v.out[p] = true
 			v.laggards++
-			v.slog.Warn("node does not apply metadata, changes no longer wait for it", "node", p, "index", index, "want", v.waits[0].index)
+			v.slog.Warn("node does not apply metadata, changes no longer wait for it", "peer", p, "index", index, "want", v.waits[0].index)
 		}
 	}
 	v.arm(visibleWait)

@@ -159,7 +159,7 @@ func New(cfg Config, log *slog.Logger) (*Cluster, error) {
 	if c.cfg.Name == "" {
 		c.cfg.Name = c.id
 	}
-	c.log = log.With("node", c.id)
+	c.log = log.With("id", c.id)
 	if err := c.openWAL(); err != nil {
 		return nil, errors.Join(err, id.close())
 	}

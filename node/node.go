@@ -16,6 +16,7 @@ import (
 	"warren/cluster"
 	"warren/fsm/meta"
 	"warren/management"
+	"warren/storage/raftlog"
 )
 
 // Version is what the node tells clients and metrics.
@@ -106,9 +107,16 @@ func heartbeat(seconds uint16) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
+// exitDiskHung is the exit code after a disk that does not answer: a
+// supervisor should wait a while before it starts the node again.
+const exitDiskHung = 75
+
 // fatal ends the process: to go on after a failed fsync would break promises.
 func (n *Node) fatal(err error) {
 	n.slog.Error("this node cannot go on and ends its process", "err", err)
+	if errors.Is(err, raftlog.ErrHung) {
+		os.Exit(exitDiskHung)
+	}
 	os.Exit(1)
 }
 

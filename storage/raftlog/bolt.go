@@ -159,16 +159,15 @@ func (b *Bolt) SetUint64(k []byte, v uint64) error {
 
 // write runs one write under the watchdog, and ends the process if it fails.
 func (b *Bolt) write(what string, do func() error) error {
-	slow := time.AfterFunc(b.opts.SlowAfter, func() {
+	dog := newWatchdog(b.opts.SlowAfter, b.opts.HungAfter, func() {
 		b.slow.Add(1)
 		b.opts.Log.Warn("slow disk", "what", what, "file", b.path, "slower_than", b.opts.SlowAfter)
+	}, func() {
+		b.opts.Fatal(fmt.Errorf("%s: %s: %w for %s", b.path, what, ErrHung, b.opts.HungAfter))
 	})
-	hung := time.AfterFunc(b.opts.HungAfter, func() {
-		b.opts.Fatal(fmt.Errorf("%s: %s: the disk has not answered for %s", b.path, what, b.opts.HungAfter))
-	})
+	dog.begin()
 	err := do()
-	slow.Stop()
-	hung.Stop()
+	dog.end()
 	if err == nil {
 		return nil
 	}

@@ -145,9 +145,9 @@ func (w *WAL) prepare() error {
 	if w.off+room <= w.file.size || w.off <= headerBytes+recordHead {
 		return nil
 	}
-	w.watch()
+	w.dog.begin()
 	f, err := w.keeper.next(headerBytes + room)
-	w.unwatch()
+	w.dog.end()
 	if err == nil {
 		w.use(f)
 		w.keeper.wake()
@@ -257,12 +257,12 @@ func (w *WAL) encodeDelete(buf []byte, r *request) []byte {
 // file may hold half of the records: nothing is written any more. A disk that
 // is full here, although the blocks were reserved, is no better.
 func (w *WAL) write(buf []byte) error {
-	w.watch()
+	w.dog.begin()
 	_, err := w.file.f.WriteAt(buf, w.off)
 	if err == nil {
 		err = w.file.f.SyncData()
 	}
-	w.unwatch()
+	w.dog.end()
 	if err != nil {
 		return w.fail(fmt.Errorf("%s: %w", w.file.path, err))
 	}
@@ -270,17 +270,6 @@ func (w *WAL) write(buf []byte) error {
 	w.rounds.Add(1)
 	w.written.Add(uint64(len(buf)))
 	return nil
-}
-
-// watch has the watchdog count from now, until unwatch.
-func (w *WAL) watch() {
-	w.isSlow.Reset(w.opts.SlowAfter)
-	w.isHung.Reset(w.opts.HungAfter)
-}
-
-func (w *WAL) unwatch() {
-	w.isSlow.Stop()
-	w.isHung.Stop()
 }
 
 func (w *WAL) fail(err error) error {

@@ -66,8 +66,7 @@ type WAL struct {
 	placed  []ref // of the batch's entries
 	cached  int64 // bytes in all tails
 	cache   []cachedEntry
-	isSlow  *time.Timer
-	isHung  *time.Timer
+	dog     *watchdog
 
 	keeper keeper
 
@@ -146,12 +145,11 @@ func (w *WAL) open() error {
 	if err != nil {
 		return err
 	}
-	w.isSlow = time.AfterFunc(math.MaxInt64, func() {
+	w.dog = newWatchdog(w.opts.SlowAfter, w.opts.HungAfter, func() {
 		w.slow.Add(1)
 		w.opts.Log.Warn("slow disk", "what", "write the log", "folder", w.dir, "slower_than", w.opts.SlowAfter)
-	})
-	w.isHung = time.AfterFunc(math.MaxInt64, func() {
-		w.opts.Fatal(fmt.Errorf("%s: write the log: the disk has not answered for %s", w.dir, w.opts.HungAfter))
+	}, func() {
+		w.opts.Fatal(fmt.Errorf("%s: write the log: %w for %s", w.dir, ErrHung, w.opts.HungAfter))
 	})
 	w.keeper.init(w, next)
 	f, err := w.keeper.makeFile()
@@ -218,9 +216,8 @@ func (w *WAL) Close() error {
 }
 
 func (w *WAL) closeFiles() (err error) {
-	if w.isSlow != nil {
-		w.isSlow.Stop()
-		w.isHung.Stop()
+	if w.dog != nil {
+		w.dog.end()
 	}
 	for _, f := range w.files {
 		err = errors.Join(err, f.f.Close())

@@ -1,9 +1,14 @@
 package raftlog
 
 import (
+	"errors"
 	"sync"
 	"time"
 )
+
+// ErrHung is what Options.Fatal hears of a disk that does not answer, as
+// opposed to one that has answered with an error.
+var ErrHung = errors.New("the disk has not answered")
 
 // watchdogSteps is how many looks make up the time after which a disk counts
 // as hung.
