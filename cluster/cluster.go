@@ -41,7 +41,7 @@ type Config struct {
 	// mutual TLS and encrypts gossip. Empty: neither. At least 16 bytes.
 	Secret []byte
 	// HeartbeatTimeout is how long a group's followers wait for a silent leader:
-	// Raft's heartbeat, election and leader lease timeouts. Default: 1 s.
+	// Raft's heartbeat, election and leader lease timeouts. Default: 2 s.
 	HeartbeatTimeout time.Duration
 	// LogCacheBytes is how much of its newest log each group keeps in memory; the
 	// groups of a WAL share four times as much. Default: 8 MiB.
@@ -66,7 +66,7 @@ const walDir = "wal"
 
 const (
 	defaultListen        = ":25672"
-	defaultHeartbeat     = time.Second
+	defaultHeartbeat     = 2 * time.Second
 	heartbeatMin         = 50 * time.Millisecond
 	defaultLogCacheBytes = 8 << 20
 	secretBytesMin       = 16

@@ -116,7 +116,7 @@ func startGossip(id *identity, self Member, key []byte, wire *gossipWire, log *s
 	c.DeadNodeReclaimTime = 10 * time.Second
 	c.TCPTimeout = 3 * time.Second
 	c.PushPullInterval = 15 * time.Second
-	c.GossipInterval = 100 * time.Millisecond
+	c.GossipInterval = 250 * time.Millisecond
 	c.DNSConfigPath = "" // names are resolved before they get here
 	c.Logger = stdlog.New(gossipLog{log}, "", 0)
 	c.Delegate, c.Events, c.Alive = g, g, g

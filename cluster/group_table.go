@@ -97,7 +97,8 @@ func (c *Cluster) OpenGroup(gid uint64, m Machine, o GroupOptions) (*Group, erro
 		return nil, err
 	}
 	dir := filepath.Join(c.cfg.DataDir, groupsDir)
-	hold := hasGroup(dir, gid) && len(o.Bootstrap) != 1
+	old := hasGroup(dir, gid)
+	hold := old && len(o.Bootstrap) != 1
 	seat := groupSeat{
 		id: c.id, dir: dir, log: c.log, fatal: c.cfg.Fatal,
 		profile: groupProfile{heartbeat: c.cfg.HeartbeatTimeout, cacheMax: c.cfg.LogCacheBytes},
@@ -110,7 +111,15 @@ func (c *Cluster) OpenGroup(gid uint64, m Machine, o GroupOptions) (*Group, erro
 	}
 	g, err := openGroup(context.WithoutCancel(c.life), seat, gid, m, o)
 	c.groups.put(gid, g)
-	return g, err
+	if err != nil {
+		return nil, err
+	}
+	voters, after := o.Bootstrap, time.Duration(0)
+	if old {
+		voters, after = g.voters(g.raft.Load()), c.cfg.HeartbeatTimeout // before it, nobody votes
+	}
+	c.work.Go(func() { c.firstElection(c.life, g, voters, after) })
+	return g, nil
 }
 
 // HasGroup reports whether the data directory has state of a group.

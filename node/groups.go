@@ -87,31 +87,46 @@ func (g *groups) standIfAlone(group *cluster.Group) {
 	}
 }
 
-// sync opens the groups that the metadata gives to this node. One that cannot
-// be opened keeps no other from it, and is tried again after a while.
+// reopen opens the groups that this node had when it stopped, without waiting
+// for the metadata to say so again: their elections go on side by side with
+// the metadata's.
+func (g *groups) reopen(now time.Time) {
+	for id := mq.GroupID(1); id <= groupsMax; id++ {
+		if g.cluster.HasGroup(uint64(id)) {
+			g.tryOpen(id, now)
+		}
+	}
+}
+
+// sync opens the groups that the metadata gives to this node.
 func (g *groups) sync(now time.Time) {
 	for _, rec := range g.broker.View().Groups() {
-		if !contains(rec, g.cluster.ID()) || g.get(rec.ID) != nil {
-			continue
+		if contains(rec, g.cluster.ID()) && g.get(rec.ID) == nil {
+			g.tryOpen(rec.ID, now)
 		}
-		g.mu.Lock()
-		f := g.failures[rec.ID]
-		g.mu.Unlock()
-		if now.Before(f.next) {
-			continue
-		}
-		group, err := g.openOne(rec.ID)
-		g.mu.Lock()
-		if err != nil {
-			wait := min(max(2*f.wait, reopenMin), reopenMax)
-			g.failures[rec.ID] = openFailure{err, wait, now.Add(wait)}
-			g.slog.Error("group cannot be opened", "group", uint64(rec.ID), "err", err, "retry", wait)
-		} else {
-			delete(g.failures, rec.ID)
-			g.open[rec.ID] = group
-		}
-		g.mu.Unlock()
 	}
+}
+
+// tryOpen opens a group. One that cannot be opened keeps no other from it, and
+// is tried again after a while.
+func (g *groups) tryOpen(id mq.GroupID, now time.Time) {
+	g.mu.Lock()
+	f := g.failures[id]
+	g.mu.Unlock()
+	if now.Before(f.next) {
+		return
+	}
+	group, err := g.openOne(id)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err != nil {
+		wait := min(max(2*f.wait, reopenMin), reopenMax)
+		g.failures[id] = openFailure{err, wait, now.Add(wait)}
+		g.slog.Error("group cannot be opened", "group", uint64(id), "err", err, "retry", wait)
+		return
+	}
+	delete(g.failures, id)
+	g.open[id] = group
 }
 
 func (g *groups) openOne(id mq.GroupID) (*cluster.Group, error) {

@@ -258,6 +258,7 @@ func (n *Node) firstMetadata() (meta.ClusterInit, error) {
 func (n *Node) openGroups(ctx context.Context) {
 	every := time.NewTicker(openEvery)
 	defer every.Stop()
+	n.groups.reopen(time.Now())
 	for {
 		if !n.broker.View().Initialized() {
 			first, err := n.firstMetadata()
@@ -268,6 +269,9 @@ func (n *Node) openGroups(ctx context.Context) {
 		}
 		n.groups.sync(time.Now())
 		n.grumble("noting that this node's groups exist", n.groups.founded())
+		if n.serving.Load() {
+			every.Reset(tendEvery) // what comes now is not urgent, and a node at rest is quiet
+		}
 		select {
 		case <-every.C:
 		case <-ctx.Done():
