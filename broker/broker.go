@@ -38,8 +38,8 @@ type Broker struct {
 	local    *Shard // queues in this node's memory, for the session
 	shards   map[mq.GroupID]*Shard
 	outboxes map[mq.GroupID]*outbox
-	sessions map[*Session]struct{}
-	conns    uint64 // the last connection number
+	sessions map[uint64]*Session // by connection number
+	conns    uint64              // the last of these
 	lostRun  chan struct{}
 	closed   bool
 
@@ -60,7 +60,7 @@ func New(lane Lane, o Options) *Broker {
 	b := &Broker{
 		lane: lane, slog: o.Log, nowMs: o.NowMs, loopback: map[string]bool{},
 		leaders: newLeaders(), calls: newCalls(lane), consumers: newConsumers(),
-		shards: map[mq.GroupID]*Shard{}, outboxes: map[mq.GroupID]*outbox{}, sessions: map[*Session]struct{}{},
+		shards: map[mq.GroupID]*Shard{}, outboxes: map[mq.GroupID]*outbox{}, sessions: map[uint64]*Session{},
 		lostRun: make(chan struct{}, 1), resumes: map[mq.GroupID]uint64{},
 	}
 	for _, u := range o.LoopbackUsers {
@@ -162,6 +162,9 @@ func (b *Broker) began(number uint32, session mq.SessionID) {
 		}
 	}
 	b.slog.Info("session opened", "session", uint64(session), "number", number)
+	if b.gone(local.group) {
+		b.loseRun() // ended before this node took it for its own
+	}
 }
 
 // LostRun tells that the rest of the cluster has declared this run of the node
@@ -206,6 +209,11 @@ func (b *Broker) outbox(g mq.GroupID) (*outbox, error) {
 	if o := b.outboxes[g]; o != nil {
 		return o, nil
 	}
+	if b.session == 0 {
+		// Other nodes without one would count their batches under the same name,
+		// and one would be taken for a copy of another.
+		return nil, errNoSession
+	}
 	o = newOutbox(g, Origin{b.number, b.session}, b.lane)
 	if k, ok, _ := b.leaders.of(g); ok {
 		o.to, o.term = k.node, k.term
@@ -239,9 +247,16 @@ func (b *Broker) queueDeleted(q *meta.Queue) {
 		s.queueDeleted(q.ID)
 	}
 	for _, c := range b.consumers.onQueue(q) {
-		b.consumers.remove(c)
-		if c.end() && c.sink != nil {
+		if c.session.forget(c) && c.sink != nil {
 			c.sink.Cancelled(meta.NoQueue(q.VHost, q.Name))
+		}
+	}
+	if q.Exclusive {
+		b.mu.RLock()
+		s := b.sessions[q.OwnerConn]
+		b.mu.RUnlock()
+		if s != nil {
+			s.lostExclusive(q.ID)
 		}
 	}
 }
@@ -262,11 +277,15 @@ func (b *Broker) sessionEnded(node mq.NodeID, session mq.SessionID) {
 		o.end()
 	}
 	if mine {
-		b.slog.Warn("this node was counted as ended while it was cut off; its transient and exclusive queues are gone")
-		select {
-		case b.lostRun <- struct{}{}:
-		default:
-		}
+		b.loseRun()
+	}
+}
+
+func (b *Broker) loseRun() {
+	b.slog.Warn("this node was counted as ended while it was cut off; its transient and exclusive queues are gone")
+	select {
+	case b.lostRun <- struct{}{}:
+	default:
 	}
 }
 
@@ -300,4 +319,28 @@ func (b *Broker) Sweep() {
 	for _, s := range b.allShards() {
 		s.sweep()
 	}
+	b.dropOrphans()
+}
+
+// dropOrphans deletes the exclusive queues of connections that are no more: a
+// connection can end while nothing can be deleted, or a declare be committed
+// after its client was told that it was not.
+func (b *Broker) dropOrphans() {
+	_, session := b.run()
+	var ops []meta.Op
+	b.mu.RLock()
+	for q := range b.View().QueuesOf(mq.LocalGroup(session)) {
+		if q.Exclusive && b.sessions[q.OwnerConn] == nil && len(ops) < meta.OpsMax {
+			ops = append(ops, meta.QueueDelete{IfID: q.ID})
+		}
+	}
+	b.mu.RUnlock()
+	if len(ops) == 0 {
+		return
+	}
+	go func() { // ends after changeWait at the latest
+		if _, err := b.Propose(context.Background(), ops...); err != nil && !b.isClosed() {
+			b.slog.Warn("exclusive queues of ended connections not deleted", "queues", len(ops), "err", err)
+		}
+	}()
 }

@@ -31,6 +31,7 @@ const (
 
 var (
 	errGroupGone = mq.Errorf(mq.NotFound, "the node that held this queue has ended")
+	errNoSession = errors.New("this node has no session yet")
 	errRetry     = errors.New("ask again")
 )
 
@@ -52,38 +53,50 @@ type calls struct {
 
 type pendingCall struct {
 	to    mq.NodeID
-	reply chan []byte // cap 1; nil means the connection was lost
+	reply chan []byte  // cap 1; nil means the connection was lost
+	late  func([]byte) // instead of reply once the caller has given up
 }
 
 func newCalls(lane Lane) *calls { return &calls{lane: lane, pending: map[uint64]pendingCall{}} }
 
-// ask sends one question and waits for its answer or the loss of the peer.
-func (c *calls) ask(ctx context.Context, to mq.NodeID, kind byte, g mq.GroupID, body []byte) ([]byte, error) {
+// ask sends one question and waits for its answer or the loss of the peer. An
+// answer that comes when ctx has ended goes to late, unless that is nil.
+func (c *calls) ask(ctx context.Context, to mq.NodeID, kind byte, g mq.GroupID, body []byte, late func([]byte)) ([]byte, error) {
 	reply := make(chan []byte, 1)
 	c.mu.Lock()
 	c.next++
 	id := c.next
-	c.pending[id] = pendingCall{to, reply}
+	c.pending[id] = pendingCall{to: to, reply: reply}
 	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		delete(c.pending, id)
-		c.mu.Unlock()
-	}()
 	f := append(make([]byte, 0, 24+len(body)), frameCall)
 	f = appendUint(f, id)
 	f = append(f, kind)
 	f = appendUint(f, uint64(g))
 	f = append(f, body...)
 	if !c.lane.Send(to, f) {
+		c.giveUp(id, nil)
 		return nil, errRetry
 	}
 	select {
 	case b := <-reply:
 		return openReply(b)
 	case <-ctx.Done():
+		if !c.giveUp(id, late) {
+			return openReply(<-reply) // it came in the same moment
+		}
 		return nil, ctx.Err()
 	}
+}
+
+// giveUp ends the wait for an answer; false if that is here or coming now.
+func (c *calls) giveUp(id uint64, late func([]byte)) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w, waits := c.pending[id]
+	if delete(c.pending, id); waits && late != nil {
+		c.pending[id] = pendingCall{to: w.to, late: late}
+	}
+	return waits
 }
 
 // openReply takes an answer apart: its bytes, or the error that it is.
@@ -116,8 +129,14 @@ func (c *calls) replied(p *parser) {
 	w, ok := c.pending[id]
 	delete(c.pending, id)
 	c.mu.Unlock()
-	if ok {
+	switch {
+	case !ok:
+	case w.late == nil:
 		w.reply <- p.b
+	default:
+		if r, err := openReply(p.b); err == nil {
+			w.late(r)
+		}
 	}
 }
 
@@ -128,7 +147,9 @@ func (c *calls) lost(peer mq.NodeID) {
 	for id, w := range c.pending {
 		if w.to == peer {
 			delete(c.pending, id)
-			w.reply <- nil
+			if w.late == nil {
+				w.reply <- nil
+			}
 		}
 	}
 }
@@ -165,6 +186,11 @@ func (a asked) fail(err error) {
 // callLeader asks the leader of g, whoever that is, until it answers or ctx
 // ends. All questions may be asked twice.
 func (b *Broker) callLeader(ctx context.Context, kind byte, g mq.GroupID, body []byte) ([]byte, error) {
+	return b.askLeader(ctx, kind, g, body, nil)
+}
+
+// askLeader is callLeader with an ear for the answer that comes too late.
+func (b *Broker) askLeader(ctx context.Context, kind byte, g mq.GroupID, body []byte, late func([]byte)) ([]byte, error) {
 	for {
 		if b.gone(g) {
 			return nil, errGroupGone
@@ -172,7 +198,7 @@ func (b *Broker) callLeader(ctx context.Context, kind byte, g mq.GroupID, body [
 		k, known, changed := b.leaders.of(g)
 		wait := callRetryMax
 		if known {
-			r, err := b.calls.ask(ctx, k.node, kind, g, body)
+			r, err := b.calls.ask(ctx, k.node, kind, g, body, late)
 			if !errors.Is(err, errRetry) {
 				return r, b.explain(ctx, g, err)
 			}

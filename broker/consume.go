@@ -40,7 +40,7 @@ func (s *Session) attach(ctx context.Context, c *consumer) (mq.ConsumerID, error
 	if err == nil {
 		err = mq.Errorf(mq.ConnectionForced, "the connection has ended")
 	}
-	b.disown(c.queue.Group, c.queue.ID, c.id) // nobody knows whether it was attached
+	b.disown(c.leftover()) // nobody knows whether it was attached
 	return 0, err
 }
 
@@ -69,22 +69,39 @@ func (b *Broker) askAttach(ctx context.Context, c *consumer) error {
 	}
 }
 
-// forget ends a consumer on this node.
-func (s *Session) forget(c *consumer) {
-	c.end()
+// forget ends a consumer on this node, and says whether it was this call that did.
+func (s *Session) forget(c *consumer) bool {
+	ended := c.end()
 	s.broker.consumers.remove(c)
 	s.mu.Lock()
 	delete(s.consumers, c.id)
+	if s.getters[c.queue.ID] == c {
+		delete(s.getters, c.queue.ID)
+	}
 	s.mu.Unlock()
+	return ended
 }
 
-// detach tells the leader that a consumer has ended.
-func (b *Broker) detach(ctx context.Context, g mq.GroupID, q mq.QueueID, id mq.ConsumerID, requeue bool) error {
+// leftover is a consumer that has ended here, and that its leader may still have.
+type leftover struct {
+	group    mq.GroupID
+	queue    mq.QueueID
+	consumer mq.ConsumerID
+	attached bool // it certainly was a consumer of the queue
+}
+
+// detach tells the leader that a consumer has ended. With requeue what it
+// holds goes back; what was settled before is on its way by then.
+func (b *Broker) detach(ctx context.Context, x leftover, requeue bool) error {
 	ctx, cancel := context.WithTimeout(ctx, changeWait)
 	defer cancel()
+	if o := b.knownOutbox(x.group); o != nil && requeue {
+		o.sendAll()
+	}
 	_, session := b.run()
-	body := appendUint(appendUint(nil, uint64(q)), uint64(session))
-	_, err := b.callLeader(ctx, callDetach, g, appendBool(appendUint(body, uint64(id)), requeue))
+	body := appendUint(appendUint(nil, uint64(x.queue)), uint64(session))
+	body = appendBool(appendBool(appendUint(body, uint64(x.consumer)), requeue), x.attached)
+	_, err := b.callLeader(ctx, callDetach, x.group, body)
 	return err
 }
 
@@ -97,7 +114,7 @@ func (s *Session) Cancel(ctx context.Context, id mq.ConsumerID) error {
 		return nil // its queue was deleted: it has ended already
 	}
 	c.leave()
-	err := s.broker.detach(ctx, c.queue.Group, c.queue.ID, c.id, false)
+	err := s.broker.detach(ctx, c.leftover(), false)
 	c.end()
 	s.tidy(c)
 	if e, ok := err.(*mq.Error); ok && e.Code == mq.NotFound {
@@ -130,26 +147,33 @@ func (s *Session) Get(ctx context.Context, queue string, noAck bool) (mq.Deliver
 	_, session := s.broker.run()
 	body := appendUint(appendUint(nil, uint64(q.ID)), uint64(session))
 	body = appendBool(appendUint(body, uint64(c.id)), noAck)
-	r, err := s.broker.callLeader(ctx, callGet, q.Group, body)
-	if err != nil {
-		if k, ok, _ := s.broker.leaders.of(q.Group); ok && ctx.Err() != nil {
-			s.broker.resume(q.Group, k.node) // what it hands out for this question, nobody has taken
+	r, err := s.broker.askLeader(ctx, callGet, q.Group, body, func(r []byte) {
+		if d, ok, err := c.got(r); ok && err == nil && !noAck { // too late: nobody has taken it
+			s.broker.giveBack(frameReturn, c, d.Held(), d.Held())
 		}
+	})
+	if err != nil {
 		return d, false, err
 	}
-	p := parser{b: r}
-	if !p.bool() {
-		return d, false, nil
+	d, ok, err := c.got(r)
+	if ok && err == nil && !noAck {
+		c.keep(d.Seq)
 	}
-	d = mq.Delivery{Consumer: c.id, Group: q.Group, Queue: q.ID, Seq: mq.Seq(p.uint()), Redelivered: p.bool(), Remaining: uint32(min(p.uint(), math.MaxUint32))}
-	content, ok := mq.ParseContent(p.b)
-	if !ok || p.err != nil {
+	return d, ok, err
+}
+
+// got reads a leader's answer to basic.get.
+func (c *consumer) got(reply []byte) (d mq.Delivery, ok bool, err error) {
+	p := parser{b: reply}
+	if !p.bool() {
+		return d, false, p.err
+	}
+	d = mq.Delivery{Consumer: c.id, Group: c.queue.Group, Queue: c.queue.ID, Seq: mq.Seq(p.uint()), Redelivered: p.bool(), Remaining: uint32(min(p.uint(), math.MaxUint32))}
+	content, sound := mq.ParseContent(p.b)
+	if !sound || p.err != nil {
 		return d, false, errFrame
 	}
 	d.Content = content
-	if !noAck {
-		c.keep(d.Seq)
-	}
 	return d, true, nil
 }
 

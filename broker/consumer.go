@@ -69,6 +69,13 @@ func (c *consumer) take() {
 	c.mu.Unlock()
 }
 
+// leftover is what its leader is to forget.
+func (c *consumer) leftover() leftover {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return leftover{c.queue.Group, c.queue.ID, c.id, c.attached}
+}
+
 // end stops deliveries and says whether it was this call that did.
 func (c *consumer) end() bool {
 	c.mu.Lock()

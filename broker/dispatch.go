@@ -73,7 +73,7 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 	s.reserve(q, st)
 	s.answerGets(q, st)
 	now := s.nowMs()
-	for {
+	for q.d.Withdrawn() < withdrawnMax { // or rejections that cannot arrive anywhere pile up
 		seq, k, noAck, redelivered, ok := q.d.Next(st, st.HighWater())
 		if !ok {
 			break

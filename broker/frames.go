@@ -166,6 +166,7 @@ func (b *Broker) sendResume(g mq.GroupID, to mq.NodeID, term uint64) {
 func (b *Broker) results(p *parser) {
 	o := b.knownOutbox(mq.GroupID(p.uint()))
 	term := p.uint()
+	missed, behind := false, uint64(0) // in one frame all that is missed is missed once
 	for len(p.b) > 0 {
 		session, seq := mq.SessionID(p.uint()), p.uint()
 		code, last := queue.Code(p.byte()), p.uint()
@@ -173,9 +174,16 @@ func (b *Broker) results(p *parser) {
 			b.slog.Warn("malformed results dropped")
 			return
 		}
-		if o != nil && o.origin.Session == session {
-			o.result(term, seq, code, last)
+		switch {
+		case o == nil || o.origin.Session != session:
+		case code == queue.Gap:
+			missed, behind = true, last
+		default:
+			o.result(seq, code)
 		}
+	}
+	if missed {
+		o.missed(term, behind)
 	}
 }
 
@@ -204,7 +212,7 @@ func (b *Broker) deliver(from mq.NodeID, p *parser) {
 		d := mq.Delivery{Consumer: id, Group: g, Queue: q, Seq: seq, Redelivered: redelivered, Content: body}
 		if c == nil || !c.deliver(d) {
 			unwanted = append(unwanted, heldBy{q, id, []mq.Seq{seq}})
-			b.disown(g, q, id)
+			b.disown(leftover{g, q, id, true})
 		}
 	}
 	if len(unwanted) > 0 {
@@ -214,14 +222,14 @@ func (b *Broker) deliver(from mq.NodeID, p *parser) {
 
 // disown tells a leader that a consumer has ended that it still delivers to:
 // its detach was given up, or is on its way.
-func (b *Broker) disown(g mq.GroupID, q mq.QueueID, id mq.ConsumerID) {
-	if _, asking := b.disowned.LoadOrStore(id, true); asking {
+func (b *Broker) disown(x leftover) {
+	if _, asking := b.disowned.LoadOrStore(x.consumer, true); asking {
 		return
 	}
 	go func() { // ends after changeWait at the latest
-		defer b.disowned.Delete(id)
-		if err := b.detach(context.Background(), g, q, id, true); err != nil {
-			b.slog.Debug("consumer not detached", "group", uint64(g), "err", err)
+		defer b.disowned.Delete(x.consumer)
+		if err := b.detach(context.Background(), x, true); err != nil {
+			b.slog.Debug("consumer not detached", "group", uint64(x.group), "err", err)
 		}
 	}()
 }

@@ -127,6 +127,7 @@ type houseLog struct {
 	term    uint64
 	leader  mq.NodeID
 	applied map[mq.NodeID]int
+	refuse  func() bool // whether the next proposal fails though the leader stays; nil: none does
 }
 
 // houseSeat is a node's place at a log.
@@ -141,7 +142,7 @@ func (s houseSeat) Propose(entry []byte, done func(any, error)) {
 	l := s.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.leader != s.node.id || s.node.dead() {
+	if l.leader != s.node.id || s.node.dead() || l.refuse != nil && l.refuse() {
 		done(nil, errors.New("not the leader"))
 		return
 	}
@@ -308,6 +309,21 @@ func (h *house) cut(a, b *houseNode) {
 		}})
 		<-done
 	}
+}
+
+// pause keeps a node from handling frames until resume is called.
+func (n *houseNode) pause() (resume func()) {
+	paused, resumed := make(chan struct{}), make(chan struct{})
+	n.put(houseFrame{from: n.id, do: func() { close(paused); <-resumed }})
+	<-paused
+	return sync.OnceFunc(func() { close(resumed) })
+}
+
+// caughtUp waits until a node has handled all frames that it has now.
+func (n *houseNode) caughtUp() {
+	done := make(chan struct{})
+	n.put(houseFrame{from: n.id, do: func() { close(done) }})
+	<-done
 }
 
 // drop forgets frames of a lost connection.

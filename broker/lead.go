@@ -21,16 +21,20 @@ type lead struct {
 	opened bool // every live node has resumed, or resumeWait is over
 	// awaiting are the nodes that have not resumed yet.
 	awaiting map[mq.NodeID]bool
-	homes    map[mq.NodeID]mq.SessionID // nodes that have resumed, by session
-	nodeOf   map[mq.SessionID]mq.NodeID // and back: where deliveries go
-	origins  map[uint32]mq.NodeID       // node numbers seen in batches
-	queues   map[mq.QueueID]*ledQueue
-	dirty    []*ledQueue // queues that dispatch has to look at
-	retrying bool        // a timer will look again
-	proposer proposer
-	results  map[mq.NodeID][]byte // answers gathered over one Apply
-	frames   map[mq.NodeID][]byte // deliveries gathered over one dispatch
-	purges   map[uint64]asked     // by token
+	// announced are the nodes that were told of this leader since their
+	// connection came up. A second time would do harm: a node answers with what
+	// it holds, without the deliveries that are on their way to it.
+	announced map[mq.NodeID]bool
+	homes     map[mq.NodeID]mq.SessionID // nodes that have resumed, by session
+	nodeOf    map[mq.SessionID]mq.NodeID // and back: where deliveries go
+	origins   map[uint32]mq.NodeID       // node numbers seen in batches
+	queues    map[mq.QueueID]*ledQueue
+	dirty     []*ledQueue // queues that dispatch has to look at
+	retrying  bool        // a timer will look again
+	proposer  proposer
+	results   map[mq.NodeID][]byte // answers gathered over one Apply
+	frames    map[mq.NodeID][]byte // deliveries gathered over one dispatch
+	purges    map[uint64]asked     // by token
 	// farewells are for who ended the last consumer of an auto-delete queue, and
 	// waits for its deletion.
 	farewells map[mq.QueueID][]asked
@@ -48,7 +52,8 @@ type ledQueue struct {
 	asked   mq.Seq // delivered high-water mark proposed so far
 	gets    []getRequest
 	dirty   bool
-	unused  bool       // an auto-delete queue that is being deleted
+	left    bool       // an auto-delete queue that consumers have left since one came
+	unused  bool       // it is being deleted for that
 	dropped []seqRange // handed out without ack, expired or too many: to be settled by the leader
 	// bodyBytes is the size of all bodies in the queue; kept only if the queue
 	// has a limit in bytes.
@@ -68,7 +73,7 @@ func (s *Shard) Lead(term uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := &lead{
-		term: term, awaiting: map[mq.NodeID]bool{s.lane.Self(): true},
+		term: term, awaiting: map[mq.NodeID]bool{s.lane.Self(): true}, announced: map[mq.NodeID]bool{},
 		homes: map[mq.NodeID]mq.SessionID{}, nodeOf: map[mq.SessionID]mq.NodeID{}, origins: map[uint32]mq.NodeID{},
 		queues:  map[mq.QueueID]*ledQueue{},
 		results: map[mq.NodeID][]byte{}, frames: map[mq.NodeID][]byte{}, purges: map[uint64]asked{}, farewells: map[mq.QueueID][]asked{},
@@ -118,7 +123,7 @@ func (s *Shard) Follow() {
 // announce tells a node who leads. Runs with mu held.
 func (s *Shard) announce(to mq.NodeID) {
 	f := appendUint([]byte{frameLead}, uint64(s.group))
-	s.lane.Send(to, appendUint(f, s.lead.term))
+	s.lead.announced[to] = s.lane.Send(to, appendUint(f, s.lead.term))
 }
 
 // askAgain makes every node send again what is unanswered, which repairs
@@ -136,7 +141,7 @@ func (s *Shard) askAgain() {
 func (s *Shard) peerUp(id mq.NodeID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lead != nil {
+	if s.lead != nil && !s.lead.announced[id] {
 		s.announce(id)
 	}
 }
@@ -156,6 +161,7 @@ func (s *Shard) peerDown(id mq.NodeID) {
 			q.d.Suspend(session, true)
 		}
 	}
+	delete(l.announced, id)
 	delete(l.results, id)
 	delete(l.frames, id)
 	if l.awaiting[id] {
@@ -187,6 +193,7 @@ func (s *Shard) openIfResumed() {
 	s.findDue()
 	for _, q := range l.queues {
 		l.touch(q)
+		s.noticeUnused(q)
 	}
 	s.dispatch()
 }

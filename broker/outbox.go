@@ -185,6 +185,13 @@ func (b *outbox) flush() {
 	b.mu.Unlock()
 }
 
+// sendAll sends what has gathered, however much is in flight.
+func (b *outbox) sendAll() {
+	b.mu.Lock()
+	b.seal()
+	b.mu.Unlock()
+}
+
 // send makes a batch of what has gathered and sends it. Runs with mu held.
 func (b *outbox) send(full bool) {
 	if len(b.window) < batchesMax && (full || !b.loaded || b.busy < batchesBusy) {
@@ -256,21 +263,22 @@ func (b *outbox) resend(after uint64) {
 	}
 }
 
-// result hears that a batch of this outbox is committed (or was before), or
-// that the state machine misses batches before it.
-func (b *outbox) result(term uint64, seq uint64, code queue.Code, last uint64) {
+// missed hears that the state machine misses batches after last.
+func (b *outbox) missed(term uint64, last uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if term == b.term {
+		b.resend(last)
+	}
+}
+
+// result hears that a batch of this outbox is committed (or was before).
+func (b *outbox) result(seq uint64, code queue.Code) {
 	if code == queue.Ended {
 		b.end() // a later session of this node writes to the group: this one is over
 		return
 	}
 	b.mu.Lock()
-	if code == queue.Gap {
-		if term == b.term {
-			b.resend(last)
-		}
-		b.mu.Unlock()
-		return
-	}
 	var done []sentBatch
 	for len(b.window) > 0 && b.window[0].seq <= seq {
 		// Batches are applied in order, so all before an applied one are applied.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"warren/fsm/queue"
@@ -19,6 +20,9 @@ const (
 	settleWait = 5 * time.Millisecond
 	// settleCrowd is how many batches of settlements are company enough.
 	settleCrowd = 16
+	// proposeRetry is how long a leader waits after a refused proposal: a
+	// leadership that is being handed over refuses all, and at once.
+	proposeRetry = 10 * time.Millisecond
 )
 
 // proposer makes entries of what a leading shard has to commit. Its fields
@@ -28,6 +32,8 @@ type proposer struct {
 	urgent   int       // how many of them somebody waits for
 	since    time.Time // when the oldest of the others came; zero if there is none
 	inFlight int
+	refused  bool          // nothing is proposed until proposeRetry is over
+	again    []part        // the leader's own of what was refused
 	kick     chan struct{} // cap 1: there may be something to propose
 	done     chan struct{}
 }
@@ -97,7 +103,7 @@ func (p *proposer) run(s *Shard, l *lead) {
 func (p *proposer) next(s *Shard, l *lead) (entry []byte, own []part) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lead != l || p.inFlight >= entriesBusy || len(p.parts) == 0 {
+	if s.lead != l || p.refused || p.inFlight >= entriesBusy || len(p.parts) == 0 {
 		return nil, nil
 	}
 	if p.urgent == 0 && len(p.parts) < settleCrowd && time.Since(p.since) < settleWait {
@@ -145,18 +151,37 @@ func (p *proposer) proposed(s *Shard, l *lead, own []part, err error) {
 	}
 	p.inFlight--
 	if err != nil {
-		// Still leading, yet the outcome is unknown: the nodes send their batches
-		// again (numbered, so that twice is once), and the leader its own parts,
-		// each of which may be applied twice.
-		s.slog.Warn("proposal failed, asking the nodes to send again", "term", l.term, "err", err)
-		for i := range own {
-			own[i].idle = false
+		if !p.refused {
+			s.slog.Warn("proposal failed, asking the nodes to send again", "term", l.term, "err", err)
 		}
-		p.parts = append(own, p.parts...)
-		p.urgent += len(own)
-		s.askAgain()
+		p.refused = true
+		p.again = append(p.again, own...)
 	}
-	if len(p.parts) > 0 {
+	switch {
+	case p.refused && p.inFlight == 0:
+		time.AfterFunc(proposeRetry, func() { p.retry(s, l) })
+	case len(p.parts) > 0:
 		p.wake()
 	}
+}
+
+// retry goes on after a refusal whose outcome is unknown: the nodes send their
+// batches again (numbered, so that twice is once), and the leader its own
+// parts, each of which may be applied twice.
+func (p *proposer) retry(s *Shard, l *lead) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead != l {
+		return
+	}
+	// What waits here of the nodes comes once more: two copies would become four.
+	own := slices.DeleteFunc(p.parts, func(x part) bool { return !x.own })
+	p.parts = append(p.again, own...)
+	for i := range p.parts {
+		p.parts[i].idle = false
+	}
+	p.urgent, p.since = len(p.parts), time.Time{}
+	p.again, p.refused = nil, false
+	s.askAgain()
+	p.wake()
 }

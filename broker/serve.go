@@ -110,7 +110,7 @@ func (s *Shard) resume(from mq.NodeID, p *parser) {
 		}
 		a.Session = session
 		named[a.Key] = true
-		if err := s.queue(rec).d.Attach(a.Consumer); err != nil {
+		if err := s.queue(rec).attach(a.Consumer); err != nil {
 			s.slog.Error("consumer cannot be attached again", "queue", rec.Name, "peer", from, "err", err)
 		}
 	}
@@ -127,6 +127,7 @@ func (s *Shard) resume(from mq.NodeID, p *parser) {
 	for id, q := range l.queues {
 		q.askAgain(from) // before reconciling: what a get takes later, its node could not list
 		s.reconcile(q, session, named, holding[id])
+		s.noticeUnused(q)
 	}
 	delete(l.awaiting, from)
 	s.openIfResumed()
@@ -156,9 +157,8 @@ func (s *Shard) reconcile(q *ledQueue, session mq.SessionID, named map[dispatch.
 		if k == settlerOf(session) {
 			continue // its settlements are on their way through the log
 		}
-		if !named[k] && held[k.Consumer] == nil {
-			q.d.Detach(k, true)
-			continue
+		if !named[k] {
+			q.d.Detach(k, false)
 		}
 		q.d.Reconcile(k, held[k.Consumer])
 	}
@@ -179,7 +179,8 @@ func (s *Shard) dropSession(session mq.SessionID) {
 		before := q.d.Consumers()
 		q.d.DropSession(session)
 		l.touch(q)
-		s.noticeUnused(q, before)
+		q.left = q.left || q.d.Consumers() < before
+		s.noticeUnused(q)
 	}
 }
 
@@ -197,12 +198,31 @@ func (s *Shard) sessionEnded(session mq.SessionID) {
 	s.dispatch()
 }
 
-// noticeUnused says so when the last consumer of an auto-delete queue went.
-func (s *Shard) noticeUnused(q *ledQueue, before int) {
-	if before > 0 && q.d.Consumers() == 0 && q.rec.AutoDelete && !q.unused {
-		q.unused = true
+// attach adds a consumer, or changes one.
+func (q *ledQueue) attach(c dispatch.Consumer) error {
+	err := q.d.Attach(c)
+	q.left = q.left && err != nil
+	return err
+}
+
+// noticeUnused says so when the last consumer of an auto-delete queue has gone.
+// A node that has not resumed yet may have others.
+func (s *Shard) noticeUnused(q *ledQueue) {
+	if q.rec.AutoDelete && q.left && !q.unused && q.d.Consumers() == 0 && s.knowsAll() {
+		q.left, q.unused = false, true
 		s.topics.Unused(q.rec)
 	}
+}
+
+// knowsAll reports whether every node has said what consumers it has.
+func (s *Shard) knowsAll() bool {
+	v := s.topics.View()
+	for _, n := range v.Nodes() {
+		if session, ok := v.Session(n.ID); ok && s.lead.nodeOf[session] != n.ID {
+			return false
+		}
+	}
+	return s.lead.opened
 }
 
 // unusedDone hears that an unused queue has been deleted on every node, or
@@ -327,7 +347,7 @@ func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
 		a.tryAgain() // it is being deleted
 		return
 	}
-	if err := q.d.Attach(at.Consumer); err != nil {
+	if err := q.attach(at.Consumer); err != nil {
 		a.fail(mq.Errorf(mq.AccessRefused, "queue '%s' in vhost '%s' in exclusive use", rec.Name, rec.VHost))
 		return
 	}
@@ -338,15 +358,19 @@ func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
 
 func (s *Shard) detach(a asked, rec *meta.Queue, p *parser) {
 	k := dispatch.Key{Session: mq.SessionID(p.uint()), Consumer: mq.ConsumerID(p.uint())}
-	requeue := p.bool()
+	requeue, attached := p.bool(), p.bool()
 	if p.err != nil {
 		a.fail(errFrame)
 		return
 	}
+	if rec.AutoDelete && !s.lead.opened {
+		a.tryAgain() // not known yet whether it was the last one
+		return
+	}
 	q := s.queue(rec)
-	before := q.d.Consumers()
-	q.d.Detach(k, requeue)
-	s.noticeUnused(q, before)
+	existed := q.d.Detach(k, requeue)
+	q.left = q.left || existed || attached // attached: under an earlier leader
+	s.noticeUnused(q)
 	if q.unused {
 		s.lead.farewells[q.id] = append(s.lead.farewells[q.id], a) // answered when the queue is gone everywhere
 	} else {

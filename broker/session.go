@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +30,7 @@ type Session struct {
 	touched   []*outbox // Publish and Settle put something in since Flush
 	consumers map[mq.ConsumerID]*consumer
 	getters   map[mq.QueueID]*consumer // holders of what basic.get took
-	exclusive []mq.QueueID
+	exclusive map[mq.QueueID]struct{}
 	closed    bool
 }
 
@@ -44,7 +46,7 @@ func (b *Broker) Open(ctx context.Context, user, vhost string, forced func(*mq.E
 	}
 	s := &Session{
 		broker: b, vhost: vhost, user: user, forced: forced,
-		consumers: map[mq.ConsumerID]*consumer{}, getters: map[mq.QueueID]*consumer{},
+		consumers: map[mq.ConsumerID]*consumer{}, getters: map[mq.QueueID]*consumer{}, exclusive: map[mq.QueueID]struct{}{},
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -55,7 +57,7 @@ func (b *Broker) Open(ctx context.Context, user, vhost string, forced func(*mq.E
 	s.conn = b.conns
 	who := Identity{User: user, VHost: vhost, Conn: s.conn, Session: func() mq.SessionID { _, r := b.run(); return r }}
 	s.topology = NewTopology(b, b, b, who)
-	b.sessions[s] = struct{}{}
+	b.sessions[s.conn] = s
 	return s, nil
 }
 
@@ -63,13 +65,20 @@ func (b *Broker) Open(ctx context.Context, user, vhost string, forced func(*mq.E
 func (s *Session) Change(ctx context.Context, op mq.Op) (mq.Reply, error) {
 	r, err := s.topology.Change(ctx, op)
 	if d, ok := op.(mq.QueueDeclare); ok && err == nil && d.Exclusive && !d.Passive {
+		s.mu.Lock()
 		if q := s.broker.View().Queue(s.vhost, r.Queue); q != nil {
-			s.mu.Lock()
-			s.exclusive = append(s.exclusive, q.ID)
-			s.mu.Unlock()
+			s.exclusive[q.ID] = struct{}{}
 		}
+		s.mu.Unlock()
 	}
 	return r, err
+}
+
+// lostExclusive hears that a queue of this connection is deleted.
+func (s *Session) lostExclusive(id mq.QueueID) {
+	s.mu.Lock()
+	delete(s.exclusive, id)
+	s.mu.Unlock()
 }
 
 // touch notes an outbox for Flush.
@@ -114,7 +123,7 @@ func (s *Session) Close() error {
 		return nil
 	}
 	s.closed = true
-	own := s.exclusive
+	own := slices.Collect(maps.Keys(s.exclusive))
 	ending := make([]*consumer, 0, len(s.consumers))
 	for _, c := range s.consumers {
 		ending = append(ending, c)
@@ -131,7 +140,7 @@ func (s *Session) Close() error {
 		leaving.Go(func() {
 			// If it fails: a new leader is not told of the consumer at all, and
 			// this one is told when it delivers.
-			if err := b.detach(ctx, c.queue.Group, c.queue.ID, c.id, true); err != nil {
+			if err := b.detach(ctx, c.leftover(), true); err != nil {
 				b.slog.Debug("consumer not detached", "queue", c.queue.Name, "err", err)
 			}
 		})
@@ -139,7 +148,7 @@ func (s *Session) Close() error {
 	leaving.Wait() // so that whoever comes after the close finds the messages, and no queue that was to go with it
 	err := s.dropExclusive(ctx, own)
 	b.mu.Lock()
-	delete(b.sessions, s)
+	delete(b.sessions, s.conn)
 	b.mu.Unlock()
 	return err
 }
