@@ -31,7 +31,7 @@ func (t *Topology) bind(ctx context.Context, b meta.Binding) error {
 	if err != nil {
 		return err
 	}
-	if x.Type == "headers" {
+	if routedAs(x) == "headers" {
 		if err := checkHeadersMatch(b.Args); err != nil {
 			return err
 		}
@@ -39,8 +39,11 @@ func (t *Topology) bind(ctx context.Context, b meta.Binding) error {
 	if t.meta.View().Bound(b) {
 		return nil
 	}
-	_, err = t.propose(ctx, meta.Bind{Binding: b})
-	return err
+	r, err := t.propose(ctx, meta.Bind{Binding: b})
+	if err != nil || r.Value == false || x.Type != historyExchange || t.replay == nil {
+		return err
+	}
+	return t.replay(ctx, x, b)
 }
 
 // unbind is queue.unbind and exchange.unbind. What is not there needs no

@@ -12,13 +12,16 @@ import (
 
 // Calls are the questions that one node asks the leader of a group.
 const (
-	callAttach    = 1 + iota // start a consumer
-	callDetach               // end it
-	callGet                  // one message
-	callStat                 // counts of a queue
-	callPurge                // drop what is ready
-	callPropose              // metadata: commit these operations
-	callReadIndex            // metadata: how far is the leader
+	callAttach        = 1 + iota // start a consumer
+	callDetach                   // end it
+	callGet                      // one message
+	callStat                     // counts of a queue
+	callPurge                    // drop what is ready
+	callPropose                  // metadata: commit these operations
+	callReadIndex                // metadata: how far is the leader
+	callDelayed                  // messages of a delayed exchange
+	callCancelDelayed            // take one of them out
+	callRecent                   // what an exchange has kept of late
 )
 
 // Answers to a call.

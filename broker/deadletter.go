@@ -256,7 +256,7 @@ func (b *Broker) Forward(letters []letter, to mq.Confirmer) (nowhere []letter) {
 	var touched []*outbox
 	for i := range letters {
 		x := &letters[i]
-		dead, err := bury(x.queue, x.why, x.record.Flags, mq.Content(x.record.Body), b.nowMs())
+		dead, err := b.burial(x)
 		var targets []target
 		if err == nil {
 			targets, err = dead.destinations(b.routers, v, x.queue)
@@ -272,7 +272,7 @@ func (b *Broker) Forward(letters []letter, to mq.Confirmer) (nowhere []letter) {
 		if len(targets) > 1 {
 			w = waiter{confirm: newJoint(len(targets), w)}
 		}
-		m := dead.outgoing(x.record.Flags, x.record.Priority)
+		m := dead.outgoing(x.record.Priority)
 		for j := range targets {
 			touched = b.forward(&targets[j], &m, w, touched)
 		}
@@ -281,6 +281,14 @@ func (b *Broker) Forward(letters []letter, to mq.Confirmer) (nowhere []letter) {
 		o.flush()
 	}
 	return nowhere
+}
+
+// burial is a letter as it goes on.
+func (b *Broker) burial(x *letter) (burial, error) {
+	if x.why == delayOver {
+		return undelay(x.queue, x.record.Flags, mq.Content(x.record.Body))
+	}
+	return bury(x.queue, x.why, x.record.Flags, mq.Content(x.record.Body), b.nowMs())
 }
 
 // forward puts a dead letter into one outbox, and that to touched.

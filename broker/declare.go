@@ -155,7 +155,10 @@ func (t *Topology) exchangeDeclare(ctx context.Context, op mq.ExchangeDeclare) e
 	if err := t.checkAlternate(name, op.Args); err != nil {
 		return err
 	}
-	_, err = t.propose(ctx, d)
+	if err := checkKeeper(op.Type, op.Args); err != nil {
+		return err
+	}
+	_, err = t.propose(ctx, t.declaring(d))
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"warren/broker/dispatch"
+	"warren/fsm/meta"
 	"warren/fsm/queue"
 	"warren/mq"
 	"warren/storage/segment"
@@ -68,6 +69,10 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 	st := s.state.Queue(q.id)
 	if st == nil {
 		s.answerGets(q, nil)
+		return
+	}
+	if q.rec.Keeper != meta.NoKeeper {
+		s.dispatchKept(q, st)
 		return
 	}
 	s.reserve(q, st)

@@ -32,6 +32,12 @@ func queueTTL(q *meta.Queue) int64 { return limit(q, "x-message-ttl") }
 
 // expiry is when m expires in the queues of a target; 0 means never.
 func (m *outgoing) expiry(t *target, nowMs func() int64) int64 {
+	switch {
+	case t.keepMs > 0:
+		return max(1, nowMs()+t.keepMs)
+	case t.keepMs == keptForGood:
+		return 0
+	}
 	ttlMs := m.ttlMs
 	if ttlMs < 0 || t.ttlMs >= 0 && t.ttlMs < ttlMs {
 		ttlMs = t.ttlMs
@@ -111,7 +117,7 @@ func (s *Shard) findDue() {
 			continue
 		}
 		r, _ := s.bodies.Get(uint64(id), uint64(seq))
-		if r.ExpiryMs != 0 || rulesOf(rec).limited() {
+		if r.ExpiryMs != 0 || rulesOf(rec).limited() || rec.Keeper != meta.NoKeeper {
 			s.queue(rec)
 		}
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"container/heap"
 	"time"
 
 	"warren/broker/dispatch"
@@ -60,6 +61,8 @@ type ledQueue struct {
 	bodyBytes int64
 	// mayExpire is false only if no message in the queue has an expiry.
 	mayExpire bool
+	delays    *delays // of a delayed exchange's messages; nil until they were looked at
+	cancels   map[mq.Seq]asked
 	headMs    int64 // when the head expires, while the queue is in expiries
 	expiryAt  int   // its place there
 }
@@ -115,6 +118,9 @@ func (s *Shard) Follow() {
 	for _, q := range l.queues {
 		for _, g := range q.gets {
 			g.asked.notLead()
+		}
+		for _, a := range q.cancels {
+			a.notLead()
 		}
 	}
 	s.slog.Info("no longer leading", "term", l.term)
@@ -244,6 +250,9 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 		if m.ExpiryMs != 0 {
 			q.mayExpire = true
 		}
+		if q.delays != nil {
+			heap.Push(q.delays, delayed{m.ExpiryMs, m.Seq})
+		}
 		l.touch(q)
 	}
 	for i := range fx.Settled {
@@ -251,6 +260,7 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 		s.stats.Settled += uint64(r.Last-r.First) + 1
 		if q := l.queues[r.Queue]; q != nil {
 			q.d.Settled(r.First, r.Last)
+			q.cancelled(r.First, r.Last)
 			l.touch(q)
 		}
 	}
@@ -281,7 +291,10 @@ func (s *Shard) forgetQueue(id mq.QueueID) {
 	for _, g := range q.gets {
 		g.asked.fail(meta.NoQueue(q.rec.VHost, q.rec.Name))
 	}
-	q.gets = nil
+	for _, a := range q.cancels {
+		a.fail(meta.NoExchange(q.rec.VHost, q.rec.Name))
+	}
+	q.gets, q.cancels = nil, nil
 }
 
 // result gathers the answer to one batch for the node that sent it.

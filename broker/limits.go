@@ -16,6 +16,7 @@ type rules struct {
 
 func rulesOf(q *meta.Queue) rules {
 	_, deadLetter := q.Args.String(deadLetterExchange)
+	deadLetter = deadLetter || q.Keeper == meta.KeepsDelayed // what is due goes the same way
 	return rules{limit(q, "x-max-length"), limit(q, "x-max-length-bytes"), deadLetter}
 }
 

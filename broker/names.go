@@ -36,7 +36,7 @@ func checkNotDefault(exchange string) error {
 // 406 since 4.0; the connection lives.
 func checkExchangeType(kind string) error {
 	switch kind {
-	case "direct", "fanout", "topic", "headers":
+	case "direct", "fanout", "topic", "headers", delayedExchange, historyExchange:
 		return nil
 	}
 	return mq.Errorf(mq.PreconditionFailed, "unknown exchange type '%s'", kind)

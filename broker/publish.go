@@ -62,6 +62,10 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 		m.flags = queue.Persistent
 	}
 	w := waiter{p.Confirm, p.Tag}
+	nowhere := historyOnly(targets)
+	if nowhere {
+		w = waiter{} // kept for later, but nobody gets it now
+	}
 	if len(targets) > 1 && w.confirm != nil {
 		w = waiter{confirm: newJoint(len(targets), w)}
 	}
@@ -69,6 +73,9 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 		if err := s.send(ctx, &targets[i], &m, w); err != nil {
 			return 0, err
 		}
+	}
+	if nowhere {
+		return mq.Unroutable, nil
 	}
 	return mq.Pending, nil
 }

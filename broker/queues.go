@@ -70,6 +70,9 @@ func (b *Broker) Stats() (n NodeStats) {
 		s.mu.Lock()
 		if s.lead != nil {
 			for q := range v.QueuesOf(s.group) {
+				if q.Keeper != meta.NoKeeper {
+					continue
+				}
 				st := s.stat(q.ID)
 				n.Led++
 				n.Ready += st.Ready

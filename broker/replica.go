@@ -53,10 +53,8 @@ func differences(from, to *meta.View) (out []meta.Change) {
 			out = append(out, meta.QueueDeleted{Queue: q})
 		}
 	}
-	for v := range from.VHosts() {
-		for q := range from.EachQueue(v.Name) {
-			gone(q)
-		}
+	for q := range from.AllQueues() {
+		gone(q)
 	}
 	for _, n := range from.Nodes() {
 		was, ok := from.Session(n.ID)

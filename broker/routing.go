@@ -46,7 +46,7 @@ func (r *routers) of(v *meta.View, x *meta.Exchange) (*router, error) {
 		c.dests = append(c.dests, b)
 	}
 	var err error
-	if c.match, err = route.Compile(x.Type, bindings); err != nil {
+	if c.match, err = route.Compile(routedAs(x), bindings); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -63,6 +63,7 @@ func (r *routers) of(v *meta.View, x *meta.Exchange) (*router, error) {
 type target struct {
 	group  mq.GroupID
 	ttlMs  int64 // x-message-ttl of the queues; negative means none
+	keepMs int64 // how long an exchange keeps the message in them; notKept for clients' queues
 	queues []mq.QueueID
 }
 
@@ -96,7 +97,10 @@ func (w *walk) from(x *meta.Exchange) error {
 		}
 		return nil
 	}
-	if x.Type == "headers" {
+	if w.keep(x) {
+		return nil
+	}
+	if routedAs(x) == "headers" {
 		w.byKey = false
 	}
 	r, err := w.routers.of(w.view, x)
@@ -151,12 +155,12 @@ func (w *walk) reach(q *meta.Queue) {
 	w.seenQueue[q.ID] = true
 	ttlMs := queueTTL(q)
 	for i := range w.targets {
-		if w.targets[i].group == q.Group && w.targets[i].ttlMs == ttlMs {
+		if w.targets[i].group == q.Group && w.targets[i].ttlMs == ttlMs && w.targets[i].keepMs == notKept {
 			w.targets[i].queues = append(w.targets[i].queues, q.ID)
 			return
 		}
 	}
-	w.targets = append(w.targets, target{q.Group, ttlMs, []mq.QueueID{q.ID}})
+	w.targets = append(w.targets, target{group: q.Group, ttlMs: ttlMs, queues: []mq.QueueID{q.ID}})
 }
 
 // headersOf reads a message's headers when a headers exchange asks for them.

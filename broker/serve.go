@@ -310,6 +310,8 @@ func (s *Shard) serve(a asked, kind byte, p *parser) {
 		a.tryAgain() // declared, but not yet applied here
 	case rec == nil:
 		a.fail(mq.Errorf(mq.NotFound, "queue was deleted"))
+	case rec.Keeper != meta.NoKeeper:
+		s.serveKept(a, kind, rec, p)
 	case kind == callAttach:
 		s.attach(a, rec, p)
 	case kind == callDetach:

@@ -57,6 +57,7 @@ func (b *Broker) Open(ctx context.Context, user, vhost string, forced func(*mq.E
 	s.conn = b.conns
 	who := Identity{User: user, VHost: vhost, Conn: s.conn, Session: func() mq.SessionID { _, r := b.run(); return r }}
 	s.topology = NewTopology(b, b, b, who)
+	s.topology.replay = s.replay
 	b.sessions[s.conn] = s
 	return s, nil
 }

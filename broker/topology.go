@@ -54,6 +54,8 @@ type Topology struct {
 	place  Placement
 	who    Identity
 	access *Access
+	// replay, if set, gives what an exchange has kept to a new binding of it.
+	replay func(ctx context.Context, x *meta.Exchange, to meta.Binding) error
 }
 
 // NewTopology returns the Topology of one connection.

@@ -33,9 +33,12 @@ const broughtByBroker uint8 = 2
 
 // burial is a message as it goes to its dead-letter exchange.
 type burial struct {
-	content mq.Content
-	keys    [][]byte // it is routed by all of these
-	deaths  []any    // x-death: newest first, a table for each queue and reason
+	content  mq.Content
+	exchange string   // it is published to this one
+	keys     [][]byte // it is routed by all of these
+	deaths   []any    // x-death: newest first, a table for each queue and reason
+	flags    uint8
+	ttlMs    int64 // its own; negative means none
 }
 
 // bury makes the dead letter of a message in q (RabbitMQ, "Dead Letter
@@ -47,7 +50,7 @@ func bury(q *meta.Queue, why reason, flags uint8, c mq.Content, atMs int64) (bur
 		return burial{}, fmt.Errorf("properties of a dead letter: %w", err)
 	}
 	keys := routingKeys(c, p.Headers)
-	var b burial
+	b := burial{flags: flags | broughtByBroker, ttlMs: -1}
 	known := flags&broughtByBroker != 0
 	if known {
 		v, _ := p.Headers.Get("x-death")
@@ -57,7 +60,7 @@ func bury(q *meta.Queue, why reason, flags uint8, c mq.Content, atMs int64) (bur
 	b.deaths = record(b.deaths, newDeath(q, why, c, keys, &p, atMs))
 	exchange, _ := q.Args.String(deadLetterExchange)
 	key, replaced := q.Args.String(deadLetterRoutingKey)
-	b.keys = keys
+	b.exchange, b.keys = exchange, keys
 	if replaced {
 		b.keys = [][]byte{[]byte(key)}
 	} else {
@@ -172,14 +175,14 @@ func cycles(deaths []any, queue string) bool {
 }
 
 // outgoing is the burial on its way: as lasting and as urgent as the message
-// was, and without a time to live of its own.
-func (b *burial) outgoing(flags, priority uint8) outgoing {
-	return outgoing{flags: flags&queue.Persistent | broughtByBroker, priority: priority, ttlMs: -1, content: b.content}
+// was.
+func (b *burial) outgoing(priority uint8) outgoing {
+	return outgoing{flags: b.flags & (queue.Persistent | broughtByBroker), priority: priority, ttlMs: b.ttlMs, content: b.content}
 }
 
 // destinations finds where a dead letter goes, as of a View.
 func (b *burial) destinations(r *routers, v *meta.View, q *meta.Queue) ([]target, error) {
-	x := v.Exchange(q.VHost, string(b.content.Exchange()))
+	x := v.Exchange(q.VHost, b.exchange)
 	if x == nil {
 		return nil, nil
 	}

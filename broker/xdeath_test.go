@@ -142,7 +142,7 @@ func TestBurial(t *testing.T) {
 			if p.Present != c.present || !reflect.DeepEqual(p.Headers, c.headers) {
 				t.Errorf("flags %x, headers\n%v\nwant %x\n%v", p.Present, p.Headers, c.present, c.headers)
 			}
-			if m := got.outgoing(c.flags, 3); m.flags&^queue.Persistent != broughtByBroker || m.flags&queue.Persistent != c.flags&queue.Persistent || m.ttlMs >= 0 {
+			if m := got.outgoing(3); m.flags&^queue.Persistent != broughtByBroker || m.flags&queue.Persistent != c.flags&queue.Persistent || m.ttlMs >= 0 {
 				t.Errorf("goes out with flags %d, ttl %d", m.flags, m.ttlMs)
 			}
 		})

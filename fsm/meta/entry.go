@@ -41,6 +41,7 @@ const (
 	opQueueDelete     opcode = 35
 	opBind            opcode = 36
 	opUnbind          opcode = 37
+	opDeclareKeeping  opcode = 48
 )
 
 func (ClusterInit) code() opcode     { return opClusterInit }
@@ -63,6 +64,8 @@ func (QueueDeclare) code() opcode    { return opQueueDeclare }
 func (QueueDelete) code() opcode     { return opQueueDelete }
 func (Bind) code() opcode            { return opBind }
 func (Unbind) code() opcode          { return opUnbind }
+
+func (ExchangeDeclareKeeping) code() opcode { return opDeclareKeeping }
 
 // AppendOps appends operations without an entry's header: what a node sends
 // to the leader, who puts its term to it.
@@ -164,6 +167,8 @@ func (d *decoder) op(code opcode) Op {
 		return PermissionClear{User: d.str(), VHost: d.str()}
 	case opExchangeDeclare:
 		return d.exchangeDeclare()
+	case opDeclareKeeping:
+		return d.exchangeDeclareKeeping()
 	case opExchangeDelete:
 		return d.exchangeDelete()
 	case opQueueDeclare:

@@ -48,6 +48,7 @@ type Queue struct {
 	Owner mq.SessionID
 	// OwnerConn is the connection on Owner's node that an exclusive queue belongs to.
 	OwnerConn uint64
+	Keeper    Keeper
 }
 
 // Binding leads from an exchange to a queue or to another exchange. All its
@@ -137,7 +138,8 @@ func (q *Queue) appendTo(dst []byte) []byte {
 	dst = appendUint(dst, uint64(q.ID))
 	dst = appendString(dst, q.VHost)
 	dst = appendString(dst, q.Name)
-	dst = appendFlags(dst, q.Durable, q.Exclusive, q.AutoDelete)
+	// The bits of Keeper are newer than the others: where they are not, they are 0.
+	dst = appendFlags(dst, q.Durable, q.Exclusive, q.AutoDelete, q.Keeper == KeepsDelayed, q.Keeper == KeepsRecent)
 	dst = appendTable(dst, q.Args)
 	dst = appendUint(dst, uint64(q.Group))
 	dst = appendUint(dst, uint64(q.Owner))
@@ -146,7 +148,14 @@ func (q *Queue) appendTo(dst []byte) []byte {
 
 func (d *decoder) queue() *Queue {
 	q := &Queue{ID: mq.QueueID(d.uint()), VHost: d.str(), Name: d.str()}
-	d.flags(&q.Durable, &q.Exclusive, &q.AutoDelete)
+	var delayed, recent bool
+	d.flags(&q.Durable, &q.Exclusive, &q.AutoDelete, &delayed, &recent)
+	switch {
+	case delayed:
+		q.Keeper = KeepsDelayed
+	case recent:
+		q.Keeper = KeepsRecent
+	}
 	q.Args = d.table()
 	q.Group = mq.GroupID(d.uint())
 	q.Owner = mq.SessionID(d.uint())

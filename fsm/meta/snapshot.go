@@ -32,7 +32,7 @@ func (v *View) AppendTo(dst []byte) []byte {
 	dst = appendRecords(dst, v.users)
 	dst = appendRecords(dst, v.permissions)
 	dst = appendRecords(dst, v.exchanges)
-	dst = appendRecords(dst, v.queues)
+	dst = appendRecords(dst, v.queues, v.keepers)
 	dst = appendRecords(dst, v.bindings)
 	dst = appendRecords(dst, v.nodes)
 	dst = appendRecords(dst, v.sessions)
@@ -83,10 +83,17 @@ func (s *State) Restore(b []byte) error {
 	return nil
 }
 
-func appendRecords[T record](dst []byte, t *iradix.Tree[T]) []byte {
-	dst = appendUint(dst, uint64(t.Len()))
-	for r := range each(t.Root(), nil) {
-		dst = r.appendTo(dst)
+// appendRecords appends the records of some tables as one.
+func appendRecords[T record](dst []byte, tables ...*iradix.Tree[T]) []byte {
+	n := 0
+	for _, t := range tables {
+		n += t.Len()
+	}
+	dst = appendUint(dst, uint64(n))
+	for _, t := range tables {
+		for r := range each(t.Root(), nil) {
+			dst = r.appendTo(dst)
+		}
 	}
 	return dst
 }

@@ -22,6 +22,7 @@ type State struct {
 	exchanges   table[*Exchange]
 	queues      table[*Queue]
 	queueIDs    table[*Queue]
+	keepers     table[*Queue] // by the names of their exchanges
 	queueGroups table[*Queue]
 	bindings    table[*Binding]
 	bindingsTo  table[*Binding]
@@ -48,6 +49,7 @@ func New() *State {
 		exchanges:   newTable[*Exchange](),
 		queues:      newTable[*Queue](),
 		queueIDs:    newTable[*Queue](),
+		keepers:     newTable[*Queue](),
 		queueGroups: newTable[*Queue](),
 		bindings:    newTable[*Binding](),
 		bindingsTo:  newTable[*Binding](),
@@ -67,7 +69,7 @@ func (s *State) View() *View {
 			index: s.index, nowMs: s.nowMs, clusterID: s.clusterID, nodesUsed: s.nodesUsed,
 			vhosts: s.vhosts.freeze(), users: s.users.freeze(), permissions: s.permissions.freeze(),
 			exchanges: s.exchanges.freeze(),
-			queues:    s.queues.freeze(), queueIDs: s.queueIDs.freeze(), queueGroups: s.queueGroups.freeze(),
+			queues:    s.queues.freeze(), queueIDs: s.queueIDs.freeze(), queueGroups: s.queueGroups.freeze(), keepers: s.keepers.freeze(),
 			bindings: s.bindings.freeze(), bindingsTo: s.bindingsTo.freeze(),
 			nodes: s.nodes.freeze(), sessions: s.sessions.freeze(), sessionIDs: s.sessionIDs.freeze(),
 			groups: s.groups.freeze(), settings: s.settings.freeze(),
@@ -148,6 +150,8 @@ func (s *State) apply(op Op) Result {
 		return s.permissionClear(op)
 	case ExchangeDeclare:
 		return s.exchangeDeclare(op)
+	case ExchangeDeclareKeeping:
+		return s.exchangeDeclareKeeping(op)
 	case ExchangeDelete:
 		return s.exchangeDelete(op)
 	case QueueDeclare:

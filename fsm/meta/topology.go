@@ -37,6 +37,7 @@ func (s *State) exchangeDelete(op ExchangeDelete) Result {
 
 func (s *State) removeExchange(x *Exchange) {
 	s.exchanges.delete(nameKey(x.VHost, x.Name))
+	s.removeKeeper(x)
 	for _, b := range s.bindings.list(fromPrefix(x.VHost, x.Name)) {
 		s.removeBinding(b)
 	}
@@ -89,9 +90,17 @@ func (s *State) checkHome(g mq.GroupID, owner mq.SessionID) *mq.Error {
 }
 
 func (s *State) indexQueue(q *Queue) {
-	s.queues.put(nameKey(q.VHost, q.Name), q)
+	s.names(q).put(nameKey(q.VHost, q.Name), q)
 	s.queueIDs.put(numberKey(uint64(q.ID)), q)
 	s.queueGroups.put(groupKey(q.Group, q.ID), q)
+}
+
+// names is the table that has q by its name.
+func (s *State) names(q *Queue) *table[*Queue] {
+	if q.Keeper != NoKeeper {
+		return &s.keepers
+	}
+	return &s.queues
 }
 
 func (s *State) queueDelete(op QueueDelete) Result {
@@ -109,11 +118,13 @@ func (s *State) queueDelete(op QueueDelete) Result {
 }
 
 func (s *State) removeQueue(q *Queue) {
-	s.queues.delete(nameKey(q.VHost, q.Name))
+	s.names(q).delete(nameKey(q.VHost, q.Name))
 	s.queueIDs.delete(numberKey(uint64(q.ID)))
 	s.queueGroups.delete(groupKey(q.Group, q.ID))
-	for _, b := range s.bindingsTo.list(toPrefix(q.VHost, q.Name, false)) {
-		s.removeBinding(b)
+	if q.Keeper == NoKeeper { // else a client's queue may have its name
+		for _, b := range s.bindingsTo.list(toPrefix(q.VHost, q.Name, false)) {
+			s.removeBinding(b)
+		}
 	}
 	s.changed(QueueDeleted{q})
 }

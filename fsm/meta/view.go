@@ -23,7 +23,8 @@ type View struct {
 	permissions *iradix.Tree[*Permission]
 	exchanges   *iradix.Tree[*Exchange]
 	queues      *iradix.Tree[*Queue]
-	queueIDs    *iradix.Tree[*Queue]
+	queueIDs    *iradix.Tree[*Queue] // keepers too
+	keepers     *iradix.Tree[*Queue]
 	queueGroups *iradix.Tree[*Queue]
 	bindings    *iradix.Tree[*Binding] // by source
 	bindingsTo  *iradix.Tree[*Binding] // by destination
