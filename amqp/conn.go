@@ -50,13 +50,14 @@ type conn struct {
 	// gathering is the slot whose settlements wait for more of their kind.
 	gathering *slot
 
-	closing   atomic.Bool // the connection is to end; any goroutine
-	forced    atomic.Bool // Serve or the broker asked for it before there was a session
-	askedByIt bool        // the client sent connection.close
-	lost      bool        // the client is gone: there is nobody to talk to
-	toldOf    atomic.Bool // the client has been sent connection.blocked; any goroutine
-	publishes atomic.Bool // the client has published; any goroutine
-	running   atomic.Bool // the writer runs: what is queued is sent; any goroutine
+	closing   atomic.Bool         // the connection is to end; any goroutine
+	forced    atomic.Bool         // Serve or the broker asked for it before there was a session
+	askedByIt bool                // the client sent connection.close
+	lost      bool                // the client is gone: there is nobody to talk to
+	toldOf    atomic.Bool         // the client has been sent connection.blocked; any goroutine
+	waits     func(reason string) // heldBack, made once
+	publishes atomic.Bool         // the client has published; any goroutine
+	running   atomic.Bool         // the writer runs: what is queued is sent; any goroutine
 
 	about    Connection    // what does not change once running is set; any goroutine, then
 	channels atomic.Int64  // open; any goroutine
@@ -75,6 +76,7 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 		log: s.log.With("conn", id, "peer", nc.RemoteAddr().String()),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.waits = c.heldBack
 	c.in = socket{nc: nc, bytes: &s.count.bytesReceived, kicked: &c.closing}
 	c.frames = wire.NewReader(&c.in, frameMin)
 	return c

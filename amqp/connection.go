@@ -94,6 +94,21 @@ func (s *Server) eachConn(f func(*conn)) {
 	}
 }
 
+// heldBack tells a client that publishes, and understands it, that a publish
+// of its waits and why.
+func (c *conn) heldBack(reason string) {
+	if c.caps.connectionBlocked && c.toldOf.CompareAndSwap(false, true) {
+		c.out.method(0, &wire.ConnectionBlocked{Reason: reason})
+	}
+}
+
+// goesOn takes heldBack back, unless Block holds.
+func (c *conn) goesOn() {
+	if c.toldOf.Load() && c.server.blocked.Load() == nil && c.toldOf.CompareAndSwap(true, false) {
+		c.out.method(0, &wire.ConnectionUnblocked{})
+	}
+}
+
 // tellBlocked sends connection.blocked once. It is said to publishers only,
 // when they publish.
 func (c *conn) tellBlocked() {

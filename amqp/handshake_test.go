@@ -224,6 +224,22 @@ func TestBlockIsToldToPublishers(t *testing.T) {
 	amqptest.Expect[wire.ConnectionUnblocked](c)
 }
 
+func TestAPublishThatWaitsIsToldAndTakenBack(t *testing.T) {
+	b := amqptest.New()
+	goOn := make(chan struct{})
+	b.Alarm = func(waits func(string)) { waits("low on disk elsewhere"); <-goOn }
+	s := amqptest.Serve(t, b, amqp.Config{})
+	c := s.Dial(t).Open(1)
+	for range 2 {
+		c.Publish(1, wire.BasicPublish{RoutingKey: []byte("q")}, wire.Properties{}, "x")
+		if m := amqptest.Expect[wire.ConnectionBlocked](c); m.Reason != "low on disk elsewhere" {
+			t.Errorf("got %+v", m)
+		}
+		goOn <- struct{}{}
+		amqptest.Expect[wire.ConnectionUnblocked](c)
+	}
+}
+
 func TestTLSIsSpokenWhereConfigured(t *testing.T) {
 	https := httptest.NewTLSServer(nil) // has a certificate
 	conf := &tls.Config{Certificates: https.TLS.Certificates}

@@ -167,6 +167,7 @@ func (s *slot) published() error {
 	} else {
 		c.server.count.published.Add(1)
 	}
+	p.Waits = c.waits
 	if ch.tx != nil {
 		return ch.tx.keep(p)
 	}
@@ -174,6 +175,7 @@ func (s *slot) published() error {
 		p.Confirm, p.Tag = ch.confirms, ch.confirms.next()
 	}
 	outcome, err := c.session.Publish(c.ctx, p)
+	c.goesOn()
 	content, tag, mandatory := p.Content, p.Tag, p.Mandatory
 	*p = mq.Publish{} // an idle channel keeps no message alive
 	if err != nil {

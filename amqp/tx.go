@@ -102,6 +102,7 @@ func (s *slot) commit(ctx context.Context, t *tx, w *tally) error {
 		p.Confirm = w
 		w.left.Add(1)
 		outcome, err := s.conn.session.Publish(ctx, p)
+		s.conn.goesOn()
 		if err != nil {
 			return err
 		}

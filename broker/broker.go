@@ -22,6 +22,7 @@ type Broker struct {
 	loopback  map[string]bool // users that may only come from this machine
 	meta      *metadata
 	leaders   *leaders
+	alarms    *alarms
 	calls     *calls
 	consumers *consumers
 	routers   *routers
@@ -59,7 +60,7 @@ type Options struct {
 func New(lane Lane, o Options) *Broker {
 	b := &Broker{
 		lane: lane, slog: o.Log, nowMs: o.NowMs, loopback: map[string]bool{},
-		leaders: newLeaders(), calls: newCalls(lane), consumers: newConsumers(),
+		leaders: newLeaders(), alarms: newAlarms(), calls: newCalls(lane), consumers: newConsumers(),
 		shards: map[mq.GroupID]*Shard{}, outboxes: map[mq.GroupID]*outbox{}, sessions: map[uint64]*Session{},
 		lostRun: make(chan struct{}, 1), resumes: map[mq.GroupID]uint64{},
 	}

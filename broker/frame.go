@@ -22,6 +22,7 @@ const (
 	frameReply              // that answer
 	frameAgain              // leader to all: send again what is unanswered
 	frameReject             // home to leader: unsettled messages go to the dead-letter exchange
+	frameAlarm              // any to all: why publishers have to wait for me; empty: they need not any more
 )
 
 var errFrame = errors.New("malformed frame")

@@ -10,6 +10,7 @@ import (
 // PeerUp hears that frames can be exchanged with a node (again).
 func (b *Broker) PeerUp(id mq.NodeID) {
 	b.meta.peerUp(id)
+	b.tellAlarm(id)
 	for _, s := range b.allShards() {
 		s.peerUp(id)
 	}
@@ -28,6 +29,7 @@ func (b *Broker) PeerDown(id mq.NodeID) {
 		}
 	}
 	b.calls.lost(id)
+	b.alarms.set(id, "")
 }
 
 // Frame takes one frame from a node. Frames of one node come one at a time.
@@ -60,6 +62,8 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 		}
 	case frameApplied:
 		b.meta.applied(from, p)
+	case frameAlarm:
+		b.alarmHeard(from, p)
 	case frameCall:
 		b.serve(from, p)
 	case frameReply:

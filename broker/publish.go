@@ -57,6 +57,11 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 	if len(targets) == 0 {
 		return mq.Unroutable, nil
 	}
+	if s.broker.alarms.any.Load() {
+		if err := s.awaitAlarms(ctx, targets, p.Waits); err != nil {
+			return 0, err
+		}
+	}
 	m := outgoing{priority: p.Priority, ttlMs: p.ExpirationMs, content: p.Content}
 	if p.Persistent {
 		m.flags = queue.Persistent

@@ -53,6 +53,9 @@ type Publish struct {
 	// Session.Publish answered Pending, and never otherwise.
 	Confirm Confirmer
 	Tag     uint64
+	// Waits, if set, is called before Session.Publish waits because a node is
+	// short of memory or disk, with the reason; at most once for each publish.
+	Waits func(reason string)
 }
 
 // Outcome is what became of a publish.

@@ -70,6 +70,17 @@ type Config struct {
 	// MaxMessageBytes is the largest message body in bytes. Default: 16777216.
 	MaxMessageBytes uint64
 
+	// MemoryHighWatermark is the share of this machine's memory (or of what its
+	// control group may use) above which publishers wait. Default: 0.6.
+	MemoryHighWatermark float64
+	// MemoryHighWatermarkBytes says the same in bytes, and counts unless it is 0.
+	// Default: 0.
+	MemoryHighWatermarkBytes uint64
+	// DiskFreeLimitBytes is how much has to stay free on the disk of DataDir:
+	// publishers wait while less is. Default: 0, which stands for 2 GiB or a
+	// twentieth of the disk, whichever is less.
+	DiskFreeLimitBytes uint64
+
 	// DefaultUser is the user that a new cluster starts with. Default: guest.
 	DefaultUser string
 	// DefaultPass is DefaultUser's password in a new cluster. Default: guest.
@@ -100,23 +111,24 @@ var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9@._-]*$`)
 // Default is the Config of a single node that nobody configured.
 func Default() Config {
 	return Config{
-		DataDir:          "warren-data/server",
-		Name:             "warren",
-		AMQPListen:       ":5672",
-		HTTPListen:       ":15672",
-		ClusterListen:    ":25672",
-		ClusterName:      "warren",
-		BootstrapExpect:  1,
-		LogStore:         cluster.LogStoreWAL,
-		FrameMax:         131072,
-		ChannelMax:       2047,
-		HeartbeatSeconds: 60,
-		MaxMessageBytes:  16 << 20,
-		DefaultUser:      "guest",
-		DefaultPass:      "guest",
-		DefaultVHost:     "/",
-		LoopbackUsers:    []string{"guest"},
-		LogLevel:         slog.LevelInfo,
+		DataDir:             "warren-data/server",
+		Name:                "warren",
+		AMQPListen:          ":5672",
+		HTTPListen:          ":15672",
+		ClusterListen:       ":25672",
+		ClusterName:         "warren",
+		BootstrapExpect:     1,
+		LogStore:            cluster.LogStoreWAL,
+		FrameMax:            131072,
+		ChannelMax:          2047,
+		HeartbeatSeconds:    60,
+		MaxMessageBytes:     16 << 20,
+		MemoryHighWatermark: 0.6,
+		DefaultUser:         "guest",
+		DefaultPass:         "guest",
+		DefaultVHost:        "/",
+		LoopbackUsers:       []string{"guest"},
+		LogLevel:            slog.LevelInfo,
 	}
 }
 
@@ -222,6 +234,9 @@ func (c *Config) clientErrors() (errs []error) {
 	}
 	if c.DefaultVHost == "" || len(c.DefaultVHost) > 255 {
 		errs = append(errs, errors.New("default vhost: must be 1 to 255 bytes"))
+	}
+	if !(c.MemoryHighWatermark >= 0 && c.MemoryHighWatermark <= 1) {
+		errs = append(errs, fmt.Errorf("memory high watermark %v: must be 0 to 1", c.MemoryHighWatermark))
 	}
 	return errs
 }

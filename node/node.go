@@ -45,6 +45,10 @@ type Node struct {
 	amqp    *amqp.Server
 	started time.Time
 
+	alarm        *alarm
+	alarmed      atomic.Bool   // publishers wait
+	lookAtAlarms chan struct{} // cap 1: before the next tick
+
 	serving  atomic.Bool // clients can connect
 	stopping atomic.Bool
 
@@ -88,6 +92,7 @@ func build(cfg Config, log *slog.Logger) (*Node, error) {
 		LoopbackUsers: cfg.LoopbackUsers,
 		Log:           n.slog,
 	})
+	n.alarm, n.lookAtAlarms = newAlarm(&cfg), make(chan struct{}, 1)
 	n.groups = newGroups(c, n.broker, n.slog)
 	n.amqp = amqp.New(door{n.broker}, amqp.Config{
 		Product: "Warren", Version: Version, ClusterName: cfg.ClusterName,
@@ -177,6 +182,7 @@ func (n *Node) serve(ctx context.Context, l *listeners) error {
 	looks.Go(func() { n.openGroups(looking) })
 	looks.Go(func() { n.tend(looking) })
 	looks.Go(func() { n.keepSession(looking) })
+	looks.Go(func() { n.watchAlarms(looking) })
 	err := n.broker.OpenSession(ctx, n.cfg.Name, n.cluster.Advertised())
 
 	var serving sync.WaitGroup

@@ -20,6 +20,9 @@ type Broker struct {
 	// Before, if set, is called before each Session.Change, Consume, Get and
 	// Publish with its name; its error is the answer, and it may block.
 	Before func(ctx context.Context, call string) error
+	// Alarm, if set, says why the next publish waits, and returns when it need
+	// not any more.
+	Alarm func(waits func(reason string))
 
 	mu        sync.Mutex
 	queues    map[string]*queue

@@ -72,6 +72,9 @@ func (s *session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 		return 0, err
 	}
 	b := s.broker
+	if b.Alarm != nil {
+		b.Alarm(p.Waits)
+	}
 	b.mu.Lock()
 	to, err := b.route(string(p.Content.Exchange()), string(p.Content.RoutingKey()))
 	for _, q := range to {

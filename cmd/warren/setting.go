@@ -48,6 +48,9 @@ func settings() []setting {
 		{"channel_max", []string{"WARREN_CHANNEL_MAX"}, "", "", whole(func(c *node.Config, n uint64) { c.ChannelMax = uint16(n) }, 16)},
 		{"heartbeat", []string{"WARREN_HEARTBEAT"}, "", "", whole(func(c *node.Config, n uint64) { c.HeartbeatSeconds = uint16(n) }, 16)},
 		{"max_message_size", []string{"WARREN_MAX_MESSAGE_SIZE"}, "", "", whole(func(c *node.Config, n uint64) { c.MaxMessageBytes = n }, 63)},
+		{"vm_memory_high_watermark.relative", []string{"WARREN_VM_MEMORY_HIGH_WATERMARK"}, "", "", setMemoryShare},
+		{"vm_memory_high_watermark.absolute", nil, "", "", size(func(c *node.Config) *uint64 { return &c.MemoryHighWatermarkBytes })},
+		{"disk_free_limit.absolute", []string{"WARREN_DISK_FREE_LIMIT"}, "", "", size(func(c *node.Config) *uint64 { return &c.DiskFreeLimitBytes })},
 		{"default_user", []string{"RABBITMQ_DEFAULT_USER", "WARREN_DEFAULT_USER"}, "", "", text(func(c *node.Config) *string { return &c.DefaultUser })},
 		{"default_pass", []string{"RABBITMQ_DEFAULT_PASS", "WARREN_DEFAULT_PASS"}, "", "", text(func(c *node.Config) *string { return &c.DefaultPass })},
 		{"default_vhost", []string{"RABBITMQ_DEFAULT_VHOST", "WARREN_DEFAULT_VHOST"}, "", "", text(func(c *node.Config) *string { return &c.DefaultVHost })},
@@ -115,6 +118,23 @@ func whole(set func(*node.Config, uint64), bits int) func(*node.Config, string) 
 		set(c, n)
 		return nil
 	}
+}
+
+func size(field func(*node.Config) *uint64) func(*node.Config, string) error {
+	return func(c *node.Config, v string) error {
+		n, err := parseSize(v)
+		*field(c) = n
+		return err
+	}
+}
+
+func setMemoryShare(c *node.Config, v string) error {
+	share, err := strconv.ParseFloat(v, 64)
+	if err != nil {
+		return fmt.Errorf("%q is not a number from 0 to 1", v)
+	}
+	c.MemoryHighWatermark, c.MemoryHighWatermarkBytes = share, 0
+	return nil
 }
 
 func setJoin(c *node.Config, v string) error {

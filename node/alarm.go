@@ -1,0 +1,203 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// alarmEvery is how often the node looks at its memory and its disk.
+	alarmEvery = time.Second
+	// alarmOver is how far below its limit memory has to fall, and disk above,
+	// for an alarm to end: else it would come and go.
+	alarmOver = 0.95
+	// diskFreeDefault and diskFreeShare are what has to stay free on the disk
+	// unless the configuration says otherwise: the smaller of the two.
+	diskFreeDefault = 2 << 30
+	diskFreeShare   = 0.05
+)
+
+// alarm watches what this node must not run out of.
+type alarm struct {
+	dir   string // on the disk that counts
+	total uint64 // memory that this process may use, in bytes; 0 if that is unknown
+
+	mu            sync.Mutex
+	memoryShare   float64 // of total
+	memoryBytes   uint64  // instead of memoryShare, unless 0
+	diskFreeBytes uint64  // 0 stands for the default
+	memory, disk  bool    // raised
+
+	// used, and free and size of the disk, in bytes; false if nobody knows.
+	used func() (uint64, bool)
+	free func(dir string) (free, size uint64, ok bool)
+}
+
+func newAlarm(c *Config) *alarm {
+	return &alarm{
+		dir: c.DataDir, total: memoryTotal(), memoryShare: c.MemoryHighWatermark, memoryBytes: c.MemoryHighWatermarkBytes,
+		diskFreeBytes: c.DiskFreeLimitBytes, used: memoryUsed, free: diskFree,
+	}
+}
+
+// memoryLimit is how much memory may be used before publishers wait, if that
+// is known. Runs with mu held.
+func (a *alarm) memoryLimit() (bytes uint64, known bool) {
+	if a.memoryBytes > 0 {
+		return a.memoryBytes, true
+	}
+	return uint64(a.memoryShare * float64(a.total)), a.total > 0
+}
+
+// look answers why publishers have to wait, "" if they need not.
+func (a *alarm) look() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var reasons []string
+	used, ok := a.used()
+	if limit, known := a.memoryLimit(); a.raised(&a.memory, ok && known, float64(used), float64(limit)) {
+		reasons = append(reasons, fmt.Sprintf("low on memory: %d of %d MiB are used", used>>20, limit>>20))
+	}
+	free, size, ok := a.free(a.dir)
+	limit := a.diskFreeBytes
+	if limit == 0 {
+		limit = min(diskFreeDefault, uint64(diskFreeShare*float64(size)))
+	}
+	// The less is free the worse, so both are turned round.
+	if a.raised(&a.disk, ok && limit > 0, float64(limit), float64(free)) {
+		reasons = append(reasons, fmt.Sprintf("low on disk: %d of %d MiB are free", free>>20, limit>>20))
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// raised keeps one alarm: it is raised above the limit and ends below
+// alarmOver of it.
+func (a *alarm) raised(on *bool, known bool, used, limit float64) bool {
+	switch {
+	case !known:
+		*on = false
+	case *on:
+		*on = used > alarmOver*limit
+	default:
+		*on = used > limit
+	}
+	return *on
+}
+
+// setMemory changes the limit of memory, until the node ends.
+func (a *alarm) setMemory(share float64, bytes uint64) {
+	a.mu.Lock()
+	a.memoryShare, a.memoryBytes = share, bytes
+	a.mu.Unlock()
+}
+
+// setDiskFree changes how much of the disk has to stay free, until the node ends.
+func (a *alarm) setDiskFree(bytes uint64) {
+	a.mu.Lock()
+	a.diskFreeBytes = bytes
+	a.mu.Unlock()
+}
+
+// watchAlarms raises and ends this node's alarm until ctx ends.
+func (n *Node) watchAlarms(ctx context.Context) {
+	every := time.NewTicker(alarmEvery)
+	defer every.Stop()
+	for {
+		n.soundAlarm()
+		select {
+		case <-every.C:
+		case <-n.lookAtAlarms:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// soundAlarm tells clients, the broker and with it the other nodes when the
+// alarm has changed between some and none.
+func (n *Node) soundAlarm() {
+	reason := n.alarm.look()
+	if (reason != "") == n.alarmed.Load() {
+		return
+	}
+	n.alarmed.Store(reason != "")
+	if reason != "" {
+		n.slog.Warn("publishers wait", "reason", reason)
+		n.broker.SetAlarm(reason)
+		n.amqp.Block(reason)
+		return
+	}
+	n.slog.Info("publishers go on")
+	n.broker.SetAlarm("")
+	n.amqp.Unblock()
+}
+
+// SetMemoryHighWatermark changes, until the node ends, how much memory it may
+// use before publishers wait: a share of what there is, or with bytes other
+// than 0 so many bytes.
+func (n *Node) SetMemoryHighWatermark(share float64, bytes uint64) error {
+	if bytes == 0 && (share < 0 || share > 1 || math.IsNaN(share)) {
+		return fmt.Errorf("memory high watermark %v: must be 0 to 1", share)
+	}
+	n.alarm.setMemory(share, bytes)
+	n.lookNow()
+	return nil
+}
+
+// SetDiskFreeLimit changes, until the node ends, how many bytes have to stay
+// free on the disk; 0 stands for the default.
+func (n *Node) SetDiskFreeLimit(bytes uint64) {
+	n.alarm.setDiskFree(bytes)
+	n.lookNow()
+}
+
+func (n *Node) lookNow() {
+	select {
+	case n.lookAtAlarms <- struct{}{}:
+	default:
+	}
+}
+
+// memoryTotal is what this process may use: the limit of its control group or
+// the memory of the machine, whichever is less; 0 if neither is known.
+func memoryTotal() uint64 {
+	total, _ := kilobytes("/proc/meminfo", "MemTotal:")
+	for _, file := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		if limit, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil && (total == 0 || limit < total) {
+			total = limit
+		}
+	}
+	return total
+}
+
+// memoryUsed is the memory of this process that no file can give back.
+func memoryUsed() (uint64, bool) { return kilobytes("/proc/self/status", "RssAnon:") }
+
+// kilobytes reads a line of the form "name 123 kB", as bytes.
+func kilobytes(file, name string) (uint64, bool) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		rest, ok := strings.CutPrefix(line, name)
+		if !ok {
+			continue
+		}
+		if f := strings.Fields(rest); len(f) > 0 {
+			n, err := strconv.ParseUint(f[0], 10, 54)
+			return n << 10, err == nil
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,13 @@
+package node
+
+import "syscall"
+
+// diskFree is what an ordinary user may still write on the disk of a folder,
+// and the disk's size, in bytes.
+func diskFree(dir string) (free, size uint64, ok bool) {
+	var s syscall.Statfs_t
+	if syscall.Statfs(dir, &s) != nil {
+		return 0, 0, false
+	}
+	return s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize), true
+}
