@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 
 	"warren/mq"
@@ -148,10 +149,25 @@ func fuzzProperties(t *testing.T, b []byte) {
 		string(userID) != p.UserID || p.Has(HasHeaders) != (headers != nil) {
 		t.Fatalf("peeked %d %d %q %x %q %v of %+v", mode, priority, expiration, headers, userID, peekErr, p)
 	}
+	fuzzPeekProperty(t, b, &p)
 	if first := AppendProperties(nil, p); len(first) != len(b) {
 		t.Fatalf("%d octets in, %d out", len(b), len(first))
 	} else if headers == nil && !bytes.Equal(first, b) {
 		t.Fatalf("encoded %x, want %x", first, b)
+	}
+}
+
+func fuzzPeekProperty(t *testing.T, b []byte, p *Properties) {
+	if got := PeekProperty(b, HasMessageID); p.Has(HasMessageID) != (got != nil) || string(got) != p.MessageID {
+		t.Fatalf("peeked message-id %q of %+v", got, p)
+	}
+	for i, key := range []string{"BCC", "x", "a"} {
+		want := *p
+		want.Headers = slices.DeleteFunc(slices.Clone(p.Headers), func(f mq.Field) bool { return f.Key == key })
+		got, err := ParseProperties(WithoutHeader(b, key))
+		if err != nil || !bytes.Equal(AppendProperties(nil, got), AppendProperties(nil, want)) {
+			t.Fatalf("%d: without %q: %+v, %v; want %+v", i, key, got, err, want)
+		}
 	}
 }
 
