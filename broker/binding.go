@@ -23,18 +23,20 @@ func (t *Topology) bind(ctx context.Context, b meta.Binding) error {
 	if err != nil {
 		return err
 	}
+	var q *meta.Queue
 	if b.ToExchange {
 		_, err = t.Exchange(ctx, b.Destination)
 	} else {
-		_, err = t.Queue(ctx, b.Destination)
+		q, err = t.anyQueue(ctx, b.Destination)
 	}
 	if err != nil {
 		return err
 	}
-	if routedAs(x) == "headers" {
-		if err := checkHeadersMatch(b.Args); err != nil {
-			return err
-		}
+	if err := checkBinding(x, &b, q); err != nil {
+		return err
+	}
+	if q != nil && !t.mayUse(q) {
+		return q.Locked()
 	}
 	if t.meta.View().Bound(b) {
 		return nil

@@ -259,7 +259,7 @@ func (b *Broker) Forward(letters []letter, to mq.Confirmer) (nowhere []letter) {
 		dead, err := b.burial(x)
 		var targets []target
 		if err == nil {
-			targets, err = dead.destinations(b.routers, v, x.queue)
+			targets, err = dead.destinations(b, v, x.queue)
 		}
 		if err != nil {
 			b.slog.Error("dead letter dropped", "vhost", x.queue.VHost, "queue", x.queue.Name, "err", err)

@@ -158,6 +158,9 @@ func (t *Topology) exchangeDeclare(ctx context.Context, op mq.ExchangeDeclare) e
 	if err := checkKeeper(op.Type, op.Args); err != nil {
 		return err
 	}
+	if err := checkExchangeArgs(&meta.Exchange{VHost: d.VHost, Name: name, Type: op.Type, Args: op.Args}); err != nil {
+		return err
+	}
 	_, err = t.propose(ctx, t.declaring(d))
 	return err
 }

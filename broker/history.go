@@ -121,10 +121,7 @@ func (s *Session) replay(ctx context.Context, x *meta.Exchange, to meta.Binding)
 
 // replayTargets is where a message of the past goes through a new binding.
 func (s *Session) replayTargets(to meta.Binding, c mq.Content) ([]target, error) {
-	w := walk{
-		routers: s.broker.routers, view: s.broker.View(), vhost: s.vhost, keys: [][]byte{c.RoutingKey()}, headers: headersOf(c),
-		seenExchange: map[string]bool{}, seenQueue: map[mq.QueueID]bool{},
-	}
+	w := newWalk(s.broker, s.broker.View(), s.vhost, c, [][]byte{c.RoutingKey()})
 	err := w.follow(&to)
 	return w.targets, err
 }

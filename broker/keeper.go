@@ -90,12 +90,12 @@ func (w *walk) keep(x *meta.Exchange) (stays bool) {
 	}
 	switch k {
 	case meta.KeepsDelayed:
-		if delayMs, ok := delayOf(w.headers()); ok {
+		if delayMs, ok := delayOf(w.Headers()); ok {
 			w.reachKept(q, delayMs)
 			return true
 		}
 	case meta.KeepsRecent:
-		if !storesNothing(w.headers()) {
+		if !storesNothing(w.Headers()) {
 			w.reachKept(q, keptForGood)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"warren/fsm/meta"
 	"warren/mq"
 )
 
@@ -30,36 +29,6 @@ func checkNotDefault(exchange string) error {
 		return nil
 	}
 	return mq.Errorf(mq.AccessRefused, "operation not permitted on the default exchange")
-}
-
-// checkExchangeType refuses types that cannot be routed by. RabbitMQ answers
-// 406 since 4.0; the connection lives.
-func checkExchangeType(kind string) error {
-	switch kind {
-	case "direct", "fanout", "topic", "headers", delayedExchange, historyExchange:
-		return nil
-	}
-	return mq.Errorf(mq.PreconditionFailed, "unknown exchange type '%s'", kind)
-}
-
-// checkHeadersMatch checks a binding of a headers exchange. The texts show
-// values as RabbitMQ does, which is as Erlang does.
-func checkHeadersMatch(args mq.Table) error {
-	v, ok := args.Get("x-match")
-	if !ok {
-		return nil
-	}
-	s, ok := v.(string)
-	if !ok {
-		return mq.Errorf(mq.PreconditionFailed, "Invalid x-match field type %s (value %v); expected longstr",
-			meta.TypeName(v), v)
-	}
-	switch s {
-	case "all", "any", "all-with-x", "any-with-x":
-		return nil
-	}
-	return mq.Errorf(mq.PreconditionFailed,
-		"Invalid x-match field value <<%q>>; expected all, any, all-with-x, or any-with-x", s)
 }
 
 // clean removes line ends from a name, as RabbitMQ does before it looks at it.

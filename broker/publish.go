@@ -136,10 +136,7 @@ func (s *Session) lookUp(v *meta.View, m mq.Content) (t []target, found bool, er
 	if err := s.topology.AllowPublish(v, x.Name); err != nil {
 		return nil, true, err
 	}
-	w := walk{
-		routers: s.broker.routers, view: v, vhost: s.vhost, keys: [][]byte{m.RoutingKey()}, headers: headersOf(m), byKey: true,
-		seenExchange: map[string]bool{}, seenQueue: map[mq.QueueID]bool{},
-	}
+	w := newWalk(s.broker, v, s.vhost, m, [][]byte{m.RoutingKey()})
 	if err := w.from(x); err != nil {
 		return nil, true, err
 	}

@@ -3,7 +3,6 @@ package broker
 import (
 	"sync"
 
-	"warren/amqp/wire"
 	"warren/broker/route"
 	"warren/fsm/meta"
 	"warren/mq"
@@ -22,6 +21,7 @@ type exchangeName struct{ vhost, name string }
 type router struct {
 	version uint64 // of the exchange's record
 	match   route.Matcher
+	byKey   bool // the routing key alone decides
 	dests   []*meta.Binding
 }
 
@@ -39,14 +39,14 @@ func (r *routers) of(v *meta.View, x *meta.Exchange) (*router, error) {
 	if c != nil && c.version == x.Version {
 		return c, nil
 	}
-	c = &router{version: x.Version}
+	c = &router{version: x.Version, byKey: route.ByKey(routedAs(x), x.Args)}
 	var bindings []route.Binding
 	for b := range v.BindingsFrom(x.VHost, x.Name) {
-		bindings = append(bindings, route.Binding{Key: b.Key, Args: b.Args, Dest: len(c.dests)})
+		bindings = append(bindings, route.Binding{Key: b.Key, Args: b.Args, Dest: len(c.dests), To: destinationName(b)})
 		c.dests = append(c.dests, b)
 	}
 	var err error
-	if c.match, err = route.Compile(routedAs(x), bindings); err != nil {
+	if c.match, err = route.Compile(routedAs(x), x.Args, bindings); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -56,6 +56,15 @@ func (r *routers) of(v *meta.View, x *meta.Exchange) (*router, error) {
 	r.compiled[key] = c
 	r.mu.Unlock()
 	return c, nil
+}
+
+// destinationName tells the destinations of an exchange apart. It is hashed:
+// it must stay as it is.
+func destinationName(b *meta.Binding) string {
+	if b.ToExchange {
+		return "exchange " + b.Destination
+	}
+	return "queue " + b.Destination
 }
 
 // target is the part of a message's destinations that lies in one group and
@@ -69,19 +78,28 @@ type target struct {
 
 // walk finds the queues that a message reaches from an exchange: through
 // bindings between exchanges (each exchange once, so cycles end), and where an
-// exchange routes it nowhere, through its alternate exchange.
+// exchange routes it nowhere, through its alternate exchange. To the exchanges
+// it is the message (route.Message).
 type walk struct {
-	routers *routers
+	broker  *Broker
 	view    *meta.View
 	vhost   string
 	keys    [][]byte // the routing key, and others that count as well
-	headers func() mq.Table
+	content mq.Content
 	avoid   func(queue string) bool // queues that are not reached though bound; nil for none
-	byKey   bool                    // exchange and routing key alone decide: the result may be kept
+	byKey   bool                    // exchange and routing keys alone decide: the result may be kept
 
+	at           *router // the exchange that is asked for destinations
 	seenExchange map[string]bool
 	seenQueue    map[mq.QueueID]bool
 	targets      []target
+}
+
+func newWalk(b *Broker, v *meta.View, vhost string, c mq.Content, keys [][]byte) *walk {
+	return &walk{
+		broker: b, view: v, vhost: vhost, keys: keys, content: c, byKey: true,
+		seenExchange: map[string]bool{}, seenQueue: map[mq.QueueID]bool{},
+	}
 }
 
 func (w *walk) from(x *meta.Exchange) error {
@@ -100,22 +118,19 @@ func (w *walk) from(x *meta.Exchange) error {
 	if w.keep(x) {
 		return nil
 	}
-	if routedAs(x) == "headers" {
-		w.byKey = false
-	}
-	r, err := w.routers.of(w.view, x)
+	r, err := w.broker.routers.of(w.view, x)
 	if err != nil {
 		return err
 	}
+	w.byKey = w.byKey && r.byKey
+	w.at = r
 	hit := false
-	for _, key := range w.keys {
-		r.match.Match(key, w.headers, func(dest int) {
-			hit = true
-			if e := w.follow(r.dests[dest]); e != nil {
-				err = e
-			}
-		})
-	}
+	r.match.Match(w, func(dest int) {
+		hit = true
+		if e := w.follow(r.dests[dest]); e != nil {
+			err = e
+		}
+	})
 	if err == nil && !hit {
 		err = w.alternate(x)
 	}
@@ -161,19 +176,4 @@ func (w *walk) reach(q *meta.Queue) {
 		}
 	}
 	w.targets = append(w.targets, target{group: q.Group, ttlMs: ttlMs, queues: []mq.QueueID{q.ID}})
-}
-
-// headersOf reads a message's headers when a headers exchange asks for them.
-func headersOf(c mq.Content) func() mq.Table {
-	return func() mq.Table {
-		_, _, _, raw, _, err := wire.PeekProperties(c.Properties())
-		if err != nil || len(raw) == 0 {
-			return nil
-		}
-		t, _, err := wire.ParseTable(raw)
-		if err != nil {
-			return nil
-		}
-		return t
-	}
 }

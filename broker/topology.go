@@ -111,17 +111,20 @@ func (t *Topology) Change(ctx context.Context, op mq.Op) (mq.Reply, error) {
 // Queue finds a queue that the client may use: 404 if there is none, 405 if
 // it is exclusive to another connection. Permissions are another question.
 func (t *Topology) Queue(ctx context.Context, name string) (*meta.Queue, error) {
-	q, err := confirmed(ctx, t.meta, func(v *meta.View) *meta.Queue { return v.Queue(t.who.VHost, name) })
-	if err != nil {
-		return nil, err
-	}
-	if q == nil {
-		return nil, meta.NoQueue(t.who.VHost, name)
-	}
-	if !t.mayUse(q) {
+	q, err := t.anyQueue(ctx, name)
+	if err == nil && !t.mayUse(q) {
 		return nil, q.Locked()
 	}
-	return q, nil
+	return q, err
+}
+
+// anyQueue finds a queue, whosever it is: 404 if there is none.
+func (t *Topology) anyQueue(ctx context.Context, name string) (*meta.Queue, error) {
+	q, err := confirmed(ctx, t.meta, func(v *meta.View) *meta.Queue { return v.Queue(t.who.VHost, name) })
+	if err == nil && q == nil {
+		err = meta.NoQueue(t.who.VHost, name)
+	}
+	return q, err
 }
 
 // Exchange finds an exchange: 404 if there is none.

@@ -181,16 +181,13 @@ func (b *burial) outgoing(priority uint8) outgoing {
 }
 
 // destinations finds where a dead letter goes, as of a View.
-func (b *burial) destinations(r *routers, v *meta.View, q *meta.Queue) ([]target, error) {
+func (b *burial) destinations(from *Broker, v *meta.View, q *meta.Queue) ([]target, error) {
 	x := v.Exchange(q.VHost, b.exchange)
 	if x == nil {
 		return nil, nil
 	}
-	w := walk{
-		routers: r, view: v, vhost: q.VHost, keys: b.keys, headers: headersOf(b.content),
-		avoid:        func(queue string) bool { return cycles(b.deaths, queue) },
-		seenExchange: map[string]bool{}, seenQueue: map[mq.QueueID]bool{},
-	}
+	w := newWalk(from, v, q.VHost, b.content, b.keys)
+	w.avoid = func(queue string) bool { return cycles(b.deaths, queue) }
 	err := w.from(x)
 	return w.targets, err
 }

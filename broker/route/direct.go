@@ -1,7 +1,5 @@
 package route
 
-import "warren/mq"
-
 // direct matches the whole routing key (AMQP 0-9-1 §3.1.3.1).
 type direct map[string][]int
 
@@ -14,9 +12,11 @@ func newDirect(bindings []Binding) direct {
 }
 
 // Match implements Matcher.
-func (d direct) Match(key []byte, _ func() mq.Table, hit func(int)) {
-	for _, dest := range d[string(key)] {
-		hit(dest)
+func (d direct) Match(m Message, hit func(int)) {
+	for _, key := range m.Keys() {
+		for _, dest := range d[string(key)] {
+			hit(dest)
+		}
 	}
 }
 
@@ -36,7 +36,7 @@ func newFanout(bindings []Binding) fanout {
 }
 
 // Match implements Matcher.
-func (f fanout) Match(_ []byte, _ func() mq.Table, hit func(int)) {
+func (f fanout) Match(_ Message, hit func(int)) {
 	for _, dest := range f {
 		hit(dest)
 	}

@@ -19,23 +19,6 @@ type headersBinding struct {
 	dest int
 }
 
-// CheckHeaders says what is wrong with the arguments of a binding to an
-// exchange of type headers, in RabbitMQ's words; nil if nothing is.
-func CheckHeaders(args mq.Table) error {
-	const expected = "expected all, any, all-with-x, or any-with-x"
-	v, ok := args.Get("x-match")
-	if !ok {
-		return nil
-	}
-	switch s, isString := v.(string); {
-	case !isString:
-		return mq.Errorf(mq.PreconditionFailed, "Invalid x-match field type (value %v); expected longstr", v)
-	case s != "all" && s != "any" && s != "all-with-x" && s != "any-with-x":
-		return mq.Errorf(mq.PreconditionFailed, "Invalid x-match field value %q; "+expected, s)
-	}
-	return nil
-}
-
 func newHeaders(bindings []Binding) headers {
 	m := make(headers, 0, len(bindings))
 	for _, b := range bindings {
@@ -53,19 +36,19 @@ func newHeaders(bindings []Binding) headers {
 }
 
 // Match implements Matcher.
-func (m headers) Match(_ []byte, table func() mq.Table, hit func(int)) {
+func (h headers) Match(m Message, hit func(int)) {
 	var have mq.Table
-	if table != nil && len(m) > 0 {
-		have = table()
+	if len(h) > 0 {
+		have = m.Headers()
 	}
 	get := have.Get
 	if len(have) > walkMax {
 		have = sorted(have)
 		get = func(key string) (any, bool) { return search(have, key) }
 	}
-	for i := range m {
-		if m[i].matches(get) {
-			hit(m[i].dest)
+	for i := range h {
+		if h[i].matches(get) {
+			hit(h[i].dest)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package route
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 	"slices"
@@ -14,15 +13,48 @@ import (
 	"warren/mq"
 )
 
-// match returns the destinations in ascending order, each once.
-func match(t testing.TB, kind string, bindings []Binding, key string, headers mq.Table) []int {
+// message is a Message made of its parts.
+type message struct {
+	keys       []string
+	headers    mq.Table
+	properties map[string]string
+	draw       func(n int) int
+	places     []Place
+}
+
+func (m *message) Keys() (keys [][]byte) {
+	for _, k := range m.keys {
+		keys = append(keys, []byte(k))
+	}
+	return keys
+}
+
+func (m *message) Headers() mq.Table { return m.headers }
+
+func (m *message) Property(name string) []byte {
+	if v, ok := m.properties[name]; ok {
+		return []byte(v)
+	}
+	return nil
+}
+
+func (m *message) Random(n int) int     { return m.draw(n) }
+func (m *message) Place(dest int) Place { return m.places[dest] }
+
+func compile(t testing.TB, kind string, args mq.Table, bindings []Binding) Matcher {
 	t.Helper()
-	m, err := Compile(kind, bindings)
+	m, err := Compile(kind, args, bindings)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// match returns the destinations in ascending order, each once.
+func match(t testing.TB, kind string, bindings []Binding, key string, headers mq.Table) []int {
+	t.Helper()
 	got := []int{}
-	m.Match([]byte(key), func() mq.Table { return headers }, func(d int) { got = append(got, d) })
+	compile(t, kind, nil, bindings).Match(&message{keys: []string{key}, headers: headers}, func(d int) { got = append(got, d) })
 	slices.Sort(got)
 	return slices.Compact(got)
 }
@@ -54,7 +86,7 @@ func TestFanoutIgnoresTheKey(t *testing.T) {
 }
 
 func TestUnknownTypeDoesNotCompile(t *testing.T) {
-	if _, err := Compile("x-none", nil); err == nil {
+	if _, err := Compile("x-none", nil, nil); err == nil {
 		t.Error("no error")
 	}
 }
@@ -138,12 +170,12 @@ func TestTopicAgreesWithTheDefinition(t *testing.T) {
 				want = append(want, i)
 			}
 		}
-		m, err := Compile("topic", bindings)
+		m, err := Compile("topic", nil, bindings)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := []int{}
-		m.Match([]byte(key), nil, func(d int) { got = append(got, d) })
+		m.Match(&message{keys: []string{key}}, func(d int) { got = append(got, d) })
 		slices.Sort(got)
 		if got = slices.Compact(got); !slices.Equal(got, want) {
 			t.Fatalf("key %q: got %v, want %v of %v", key, got, want, bindings)
@@ -237,50 +269,48 @@ func many() (t mq.Table) {
 }
 
 func TestHeadersOfAMessageWithoutTable(t *testing.T) {
-	m, err := Compile("headers", []Binding{{Args: nil, Dest: 3}, {Args: table("a", "1"), Dest: 4}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []int
-	m.Match(nil, nil, func(d int) { got = append(got, d) })
+	got := match(t, "headers", []Binding{{Args: nil, Dest: 3}, {Args: table("a", "1"), Dest: 4}}, "", nil)
 	if !slices.Equal(got, []int{3}) {
 		t.Errorf("got %v", got)
 	}
 }
 
-func TestCheckHeadersRefusesAnUnknownMatch(t *testing.T) {
-	for _, ok := range []mq.Table{nil, table("x-match", "all"), table("x-match", "any"), table("x-match", "all-with-x"), table("x-match", "any-with-x"), table("a", int8(1))} {
-		if err := CheckHeaders(ok); err != nil {
-			t.Errorf("%v: %v", ok, err)
-		}
-	}
-	for _, bad := range []mq.Table{table("x-match", "some"), table("x-match", int8(1)), table("x-match", nil)} {
-		err, _ := CheckHeaders(bad).(*mq.Error)
-		if err == nil || err.Code != mq.PreconditionFailed {
-			t.Errorf("%v: got %v", bad, err)
-		}
-	}
+// keyed is a Message that has only keys, which it does not make anew.
+type keyed struct {
+	message
+	key [][]byte
 }
 
+func (m *keyed) Keys() [][]byte { return m.key }
+
 func TestMatchAllocatesNothing(t *testing.T) {
-	bindings := keys("a.*.c", "#.c", "a.#", "#.b.#", "a.b.c", "*.*.*", "a.#.b.#")
-	key, n := []byte("a.b.c"), 0
+	n := 0
+	m := &keyed{key: [][]byte{[]byte("a.b.c")}, message: message{draw: func(n int) int { return n - 1 }, places: []Place{Here, Here}}}
 	hit := func(int) { n++ }
-	for _, kind := range []string{"direct", "fanout", "topic"} {
-		m, err := Compile(kind, bindings)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if allocs := testing.AllocsPerRun(100, func() { m.Match(key, nil, hit) }); allocs != 0 {
+	for kind, bindings := range map[string][]Binding{
+		"direct":            keys("a.b.c", "a"),
+		"fanout":            keys("", ""),
+		"topic":             keys("a.*.c", "#.c", "a.#", "#.b.#", "a.b.c", "*.*.*", "a.#.b.#"),
+		"x-consistent-hash": {{Key: "1", To: "a"}, {Key: "2", To: "b"}},
+		"x-modulus-hash":    keys("", ""),
+		"x-random":          keys("", ""),
+		"x-local-random":    keys("", ""),
+	} {
+		x := compile(t, kind, nil, bindings)
+		if allocs := testing.AllocsPerRun(100, func() { x.Match(m, hit) }); allocs != 0 {
 			t.Errorf("%s: %v allocations", kind, allocs)
 		}
+	}
+	if n == 0 {
+		t.Error("nothing matched")
 	}
 }
 
 func BenchmarkMatch(b *testing.B) {
 	var exact, patterns []Binding
-	var args []Binding
+	var args, shares []Binding
 	for i := range 1000 {
+		shares = append(shares, Binding{Key: "1", To: fmt.Sprint("q", i), Dest: i})
 		exact = append(exact, Binding{Key: fmt.Sprintf("order.eu.%d", i), Dest: i})
 		patterns = append(patterns, Binding{Key: []string{"order.*.%d", "#.%d", "order.eu.%d", "order.%d.#"}[i%4], Dest: i})
 		patterns[i].Key = fmt.Sprintf(patterns[i].Key, i)
@@ -290,18 +320,14 @@ func BenchmarkMatch(b *testing.B) {
 	for _, c := range []struct {
 		kind     string
 		bindings []Binding
-	}{{"direct", exact}, {"topic", patterns}, {"headers", args}} {
+	}{{"direct", exact}, {"topic", patterns}, {"headers", args}, {"x-consistent-hash", shares[:10]}, {"x-consistent-hash", shares}} {
 		b.Run(fmt.Sprintf("%s-%d", c.kind, len(c.bindings)), func(b *testing.B) {
-			m, err := Compile(c.kind, c.bindings)
-			if err != nil {
-				b.Fatal(err)
-			}
-			key, n := []byte("order.eu.4"), 0
+			x, n := compile(b, c.kind, nil, c.bindings), 0
+			m := &keyed{key: [][]byte{[]byte("order.eu.4")}, message: message{headers: headers}}
 			hit := func(int) { n++ }
-			table := func() mq.Table { return headers }
 			b.ReportAllocs()
 			for b.Loop() {
-				m.Match(key, table, hit)
+				x.Match(m, hit)
 			}
 			if n == 0 {
 				b.Fatal("nothing matched")
@@ -317,9 +343,8 @@ func FuzzTopic(f *testing.F) {
 		if strings.Count(pattern, "#") > 4 || len(key) > 64 {
 			return // the definition takes for ever
 		}
-		m := newTopic(keys(pattern))
 		got := false
-		m.Match(bytes.Clone([]byte(key)), nil, func(int) { got = true })
+		newTopic(keys(pattern)).Match(&message{keys: []string{key}}, func(int) { got = true })
 		if want := naive(split(pattern), split(key)); got != want {
 			t.Errorf("%q against %q: got %v, want %v", pattern, key, got, want)
 		}

@@ -3,8 +3,6 @@ package route
 import (
 	"bytes"
 	"strings"
-
-	"warren/mq"
 )
 
 // topic matches the words of the routing key, split by '.', against patterns
@@ -15,6 +13,20 @@ import (
 // nodes that its words so far lead to, so that no set of patterns makes it
 // more than words x nodes.
 type topic struct{ root *topicNode }
+
+// HashesMax is how many '#' a pattern may have. More of them say nothing more;
+// RabbitMQ refuses them since 4.3.5.
+const HashesMax = 2
+
+// CountHashes counts the words of a pattern that are '#'.
+func CountHashes(pattern string) (n int) {
+	for word := range strings.SplitSeq(pattern, ".") {
+		if word == "#" {
+			n++
+		}
+	}
+	return n
+}
 
 type topicNode struct {
 	words map[string]*topicNode
@@ -70,7 +82,13 @@ func (n *topicNode) child(word string) *topicNode {
 func (n *topicNode) leaf() bool { return n.words == nil && n.star == nil && n.hash == nil }
 
 // Match implements Matcher.
-func (t topic) Match(key []byte, _ func() mq.Table, hit func(int)) {
+func (t topic) Match(m Message, hit func(int)) {
+	for _, key := range m.Keys() {
+		t.match(key, hit)
+	}
+}
+
+func (t topic) match(key []byte, hit func(int)) {
 	// On the stack for all but odd sets of patterns.
 	var a, b, c [32]*topicNode
 	at, next := a[:0], b[:0]
