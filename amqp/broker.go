@@ -25,6 +25,9 @@ type Session interface {
 	// Publish routes p and answers Pending or Unroutable. It blocks only while
 	// an outbox is full, and keeps p.Content but not p.
 	Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error)
+	// Check answers the error that Publish would answer now, for a message that
+	// is kept until tx.commit.
+	Check(ctx context.Context, p *mq.Publish) error
 	// Flush hands on what Publish and Settle gathered. Call it before blocking
 	// on the socket, or it waits there too.
 	Flush()

@@ -167,3 +167,29 @@ func TestAnUnknownErrorSaysLittle(t *testing.T) {
 	}
 	c.ExpectNothing(2)
 }
+
+// RabbitMQ checks and routes at once and only keeps the message back: of what
+// came before nothing is done either.
+func TestABadPublishOfATransactionIsRefusedAtOnce(t *testing.T) {
+	for _, bad := range []struct {
+		exchange string
+		p        wire.Properties
+		code     mq.Code
+	}{
+		{"missing", wire.Properties{}, mq.NotFound},
+		{"", wire.Properties{Present: wire.HasExpiration, Expiration: "soon"}, mq.PreconditionFailed},
+	} {
+		b := amqptest.New()
+		c := amqptest.Pipe(t, b, amqp.Config{}).Open(2)
+		c.Declare(1, "q")
+		c.Send(1, &wire.TxSelect{})
+		amqptest.Expect[wire.TxSelectOk](c)
+		publish(c, "q", "good")
+		c.Publish(1, wire.BasicPublish{Exchange: []byte(bad.exchange), RoutingKey: []byte("q")}, bad.p, "bad")
+		c.ExpectClose(1, bad.code)
+		c.Send(2, &wire.QueueDeclare{Queue: "q", Passive: true})
+		if got := amqptest.Expect[wire.QueueDeclareOk](c); got.MessageCount != 0 {
+			t.Errorf("%d messages of a transaction that failed are there", got.MessageCount)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package amqp
 
 import (
+	"bytes"
+	"fmt"
 	"unsafe"
 
 	"warren/amqp/wire"
@@ -89,8 +91,8 @@ func grow(c mq.Content, n int, missing uint64) mq.Content {
 	return append(make(mq.Content, 0, len(c)+room), c...)
 }
 
-// header handles a content header: it checks what the broker answers for
-// before there is a body.
+// header handles a content header. Whether the message is well-formed and not
+// too large is checked before there is a body, the rest by the broker.
 func (s *slot) header(payload []byte) error {
 	class, bodyBytes, properties, err := wire.ParseHeader(payload)
 	if err != nil {
@@ -103,19 +105,13 @@ func (s *slot) header(payload []byte) error {
 		return mq.Errorf(mq.PreconditionFailed, "message size %d is larger than configured max size %d", bodyBytes, most)
 	}
 	a := &s.content
-	deliveryMode, priority, expiration, _, userID, err := wire.PeekProperties(properties)
+	deliveryMode, priority, expiration, _, _, err := wire.PeekProperties(properties)
 	if err != nil {
 		return err
 	}
-	if userID != nil && string(userID) != s.conn.user {
-		return mq.Errorf(mq.PreconditionFailed, "user_id property set to '%s' but authenticated user was '%s'", userID, s.conn.user)
-	}
-	expirationMs, err := parseExpiration(expiration)
-	if err != nil {
-		return err
-	}
+	expirationMs, fault := parseExpiration(expiration)
 	a.publish = mq.Publish{
-		Mandatory: a.mandatory, Persistent: deliveryMode == 2, Priority: priority, ExpirationMs: expirationMs,
+		Mandatory: a.mandatory, Persistent: deliveryMode == 2, Priority: priority, ExpirationMs: expirationMs, Fault: fault,
 		Content: mq.NewContent(view(a.names[:a.exchange]), view(a.names[a.exchange:]), properties, int(min(bodyBytes, eagerBytes))),
 	}
 	a.missing = bodyBytes
@@ -133,22 +129,35 @@ func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 const expirationMsMax = 315_360_000_000
 
 // parseExpiration reads the expiration property: milliseconds in base 10. nil
-// is none, -1.
-func parseExpiration(b []byte) (int64, error) {
+// is none, -1. What is wrong is said as RabbitMQ says it.
+func parseExpiration(b []byte) (int64, *mq.Error) {
 	if b == nil {
 		return -1, nil
 	}
-	ms := int64(0)
-	for _, d := range b {
-		if d < '0' || d > '9' || ms > expirationMsMax {
-			return 0, mq.Errorf(mq.PreconditionFailed, "invalid expiration '%s': expected a whole number of milliseconds", b)
+	digits := b
+	if len(b) > 0 && (b[0] == '+' || b[0] == '-') {
+		digits = b[1:]
+	}
+	ms, n := int64(0), 0
+	for ; n < len(digits) && digits[n] >= '0' && digits[n] <= '9'; n++ {
+		if ms <= expirationMsMax { // and stays above it
+			ms = 10*ms + int64(digits[n]-'0')
 		}
-		ms = 10*ms + int64(d-'0')
 	}
-	if len(b) == 0 || ms > expirationMsMax {
-		return 0, mq.Errorf(mq.PreconditionFailed, "invalid expiration '%s': expected 0 to %d", b, int64(expirationMsMax))
+	why := ""
+	switch {
+	case n == 0:
+		why = "no_integer"
+	case n < len(digits):
+		why = fmt.Sprintf("{leftover_string,%q}", digits[n:])
+	case ms > 0 && b[0] == '-':
+		why = fmt.Sprintf("{value_negative,-%s}", bytes.TrimLeft(digits, "0"))
+	case ms > expirationMsMax:
+		why = fmt.Sprintf("{value_too_large,%s}", bytes.TrimLeft(digits, "0"))
+	default:
+		return ms, nil
 	}
-	return ms, nil
+	return 0, mq.Errorf(mq.PreconditionFailed, "invalid expiration '%s': %s", b, why)
 }
 
 // published hands a complete message to the broker.
@@ -169,6 +178,9 @@ func (s *slot) published() error {
 	}
 	p.Waits = c.waits
 	if ch.tx != nil {
+		if err := c.session.Check(c.ctx, p); err != nil {
+			return err
+		}
 		return ch.tx.keep(p)
 	}
 	if ch.confirms != nil {

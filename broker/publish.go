@@ -50,7 +50,7 @@ func (c *routeCache) put(v *meta.View, m mq.Content, t []target) {
 // Publish routes a message and puts it into the outbox of every group that it
 // reaches.
 func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error) {
-	targets, err := s.route(ctx, p.Content, p.Mandatory)
+	targets, err := s.route(ctx, p)
 	if err != nil {
 		return 0, err
 	}
@@ -104,46 +104,89 @@ func (s *Session) send(ctx context.Context, t *target, m *outgoing, w waiter) er
 	return nil
 }
 
-// route answers the groups and queues that a message reaches. A "not found"
-// that the client will hear of is confirmed with the metadata leader first.
-func (s *Session) route(ctx context.Context, m mq.Content, mandatory bool) ([]target, error) {
+// route answers the groups and queues that a message reaches. It checks, in
+// RabbitMQ's order, what the user may do, the exchange, and what the message
+// says of itself. That a message that is to be returned reaches nothing is
+// confirmed with the metadata leader.
+func (s *Session) route(ctx context.Context, p *mq.Publish) ([]target, error) {
 	v := s.broker.View()
-	if t, ok := s.routes.get(v, m); ok && (len(t) > 0 || !mandatory) {
-		return t, nil
+	t, known := s.routes.get(v, p.Content)
+	if !known { // else it was admitted as of this very View
+		var err error
+		if v, err = s.admit(ctx, v, string(p.Content.Exchange())); err != nil {
+			return nil, err
+		}
 	}
-	t, found, err := s.lookUp(v, m)
-	if err != nil || found && (len(t) > 0 || !mandatory) {
-		return t, err
+	more, err := s.screen(v, p)
+	if err != nil {
+		return nil, err
+	}
+	p.Content = more.open(p.Content)
+	if !known || len(more.keys) > 0 {
+		if t, err = s.lookUp(v, p.Content, more.keys); err != nil {
+			return nil, err
+		}
+	}
+	if len(t) > 0 || !p.Mandatory {
+		return t, nil
 	}
 	if err := s.broker.ReadIndex(ctx); err != nil {
 		return nil, err
 	}
-	t, found, err = s.lookUp(s.broker.View(), m)
-	if err == nil && !found {
-		err = mq.Errorf(mq.NotFound, "no exchange '%s' in vhost '%s'", m.Exchange(), s.vhost)
+	if v, err = s.admit(ctx, s.broker.View(), string(p.Content.Exchange())); err != nil {
+		return nil, err
 	}
-	return t, err
+	return s.lookUp(v, p.Content, more.keys)
 }
 
-func (s *Session) lookUp(v *meta.View, m mq.Content) (t []target, found bool, err error) {
-	x := v.Exchange(s.vhost, string(m.Exchange()))
+// admit checks that the user may publish to an exchange, and that the exchange
+// takes messages from clients: 403 comes before 404. A "not found" is
+// confirmed with the metadata leader, and the View in which the exchange is
+// there is answered.
+func (s *Session) admit(ctx context.Context, v *meta.View, exchange string) (*meta.View, error) {
+	if err := s.topology.AllowPublish(v, exchange); err != nil {
+		return nil, err
+	}
+	x := v.Exchange(s.vhost, exchange)
 	if x == nil {
-		return nil, false, nil
+		if err := s.broker.ReadIndex(ctx); err != nil {
+			return nil, err
+		}
+		v = s.broker.View()
+		if err := s.topology.AllowPublish(v, exchange); err != nil {
+			return nil, err
+		}
+		if x = v.Exchange(s.vhost, exchange); x == nil {
+			return nil, meta.NoExchange(s.vhost, exchange)
+		}
 	}
 	if x.Internal {
-		return nil, true, mq.Errorf(mq.AccessRefused, "cannot publish to internal exchange '%s' in vhost '%s'", x.Name, x.VHost)
+		return nil, mq.Errorf(mq.AccessRefused, "cannot publish to internal exchange '%s' in vhost '%s'", x.Name, x.VHost)
 	}
-	if err := s.topology.AllowPublish(v, x.Name); err != nil {
-		return nil, true, err
+	return v, nil
+}
+
+// Check answers the error that Publish would answer now, for a message that is
+// put off until a transaction commits.
+func (s *Session) Check(ctx context.Context, p *mq.Publish) error {
+	v, err := s.admit(ctx, s.broker.View(), string(p.Content.Exchange()))
+	if err == nil {
+		_, err = s.screen(v, p)
 	}
-	w := newWalk(s.broker, v, s.vhost, m, [][]byte{m.RoutingKey()})
-	if err := w.from(x); err != nil {
-		return nil, true, err
+	return err
+}
+
+// lookUp walks from an exchange that is there. more are routing keys beside
+// the message's own.
+func (s *Session) lookUp(v *meta.View, m mq.Content, more [][]byte) ([]target, error) {
+	w := newWalk(s.broker, v, s.vhost, m, append([][]byte{m.RoutingKey()}, more...))
+	if err := w.from(v.Exchange(s.vhost, string(m.Exchange()))); err != nil {
+		return nil, err
 	}
-	if w.byKey {
+	if w.byKey && len(more) == 0 {
 		s.routes.put(v, m, w.targets)
 	}
-	return w.targets, true, nil
+	return w.targets, nil
 }
 
 // joint makes one confirm out of those of several groups.

@@ -49,6 +49,9 @@ type Publish struct {
 	Priority   uint8
 	// ExpirationMs is the message's own time to live; negative means none.
 	ExpirationMs int64
+	// Fault, if set, is what is wrong with the properties. It is answered once
+	// the exchange is known to take messages from the publisher.
+	Fault *Error
 	// Confirm, if set, is called once with Tag and Confirmed or Rejected when
 	// Session.Publish answered Pending, and never otherwise.
 	Confirm Confirmer

@@ -71,6 +71,9 @@ func (s *session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 	if err := s.before(ctx, "publish"); err != nil {
 		return 0, err
 	}
+	if err := s.Check(ctx, p); err != nil {
+		return 0, err
+	}
 	b := s.broker
 	if b.Alarm != nil {
 		b.Alarm(p.Waits)
@@ -96,6 +99,17 @@ func (s *session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 		p.Confirm.Confirm(p.Tag, mq.Confirmed)
 	}
 	return mq.Pending, nil
+}
+
+// Check knows faults and exchanges that are not there.
+func (s *session) Check(_ context.Context, p *mq.Publish) error {
+	s.broker.mu.Lock()
+	defer s.broker.mu.Unlock()
+	_, err := s.broker.route(string(p.Content.Exchange()), string(p.Content.RoutingKey()))
+	if err == nil && p.Fault != nil {
+		err = p.Fault
+	}
+	return err
 }
 
 func (s *session) Flush() {
