@@ -116,6 +116,11 @@ func undelay(q *meta.Queue, flags uint8, c mq.Content) (burial, error) {
 		return burial{}, fmt.Errorf("properties of a delayed message: %w", err)
 	}
 	b := burial{exchange: q.Name, keys: routingKeys(c, p.Headers), flags: flags, ttlMs: -1}
+	blind, _ := p.Headers.Get(blindCarbonCopy)
+	if list, ok := blind.([]any); ok { // it has waited for this
+		b.keys = appendKeys(b.keys, list)
+		p.Headers = slices.DeleteFunc(slices.Clone(p.Headers), func(f mq.Field) bool { return f.Key == blindCarbonCopy })
+	}
 	if p.Has(wire.HasExpiration) {
 		if ms, err := strconv.ParseInt(p.Expiration, 10, 64); err == nil && ms >= 0 {
 			b.ttlMs = ms // from now on

@@ -104,6 +104,9 @@ func TestArgumentsOfAConsistentHashExchangeAreChecked(t *testing.T) {
 		{"x-consistent-hash", arg("hash-header", int32(1)), "invalid type 'signedint' for arg 'hash-header' in exchange 'new' in vhost '/'"},
 		{"x-consistent-hash", arg("hash-property", true), "invalid type 'bool' for arg 'hash-property' in exchange 'new' in vhost '/'"},
 		{"direct", arg("hash-header", "user", "hash-property", "message_id"), ""},
+		{delayedExchange, arg(delayedType, "x-consistent-hash", "hash-property", "app_id"), "Unsupported property: app_id"},
+		{delayedExchange, arg(delayedType, "x-consistent-hash", "hash-property", "message_id"), ""},
+		{delayedExchange, arg(delayedType, historyExchange), "Invalid argument, 'x-delayed-type' must be an existing exchange type"},
 	} {
 		f := newTopo(t)
 		_, err := f.Change(t.Context(), mq.ExchangeDeclare{Name: "new", Type: c.kind, Args: c.args})

@@ -44,7 +44,7 @@ func checkKeeper(kind string, args mq.Table) error {
 	switch kind {
 	case delayedExchange:
 		inner, ok := args.String(delayedType)
-		if !ok || inner == delayedExchange {
+		if !ok || keeperOf(inner) != meta.NoKeeper { // one queue of its own is what an exchange can have
 			return mq.Errorf(mq.PreconditionFailed, "Invalid argument, '%s' must be an existing exchange type", delayedType)
 		}
 		return checkExchangeType(inner)

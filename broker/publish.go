@@ -50,10 +50,12 @@ func (c *routeCache) put(v *meta.View, m mq.Content, t []target) {
 // Publish routes a message and puts it into the outbox of every group that it
 // reaches.
 func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error) {
-	targets, err := s.route(ctx, p)
+	targets, more, err := s.route(ctx, p)
 	if err != nil {
 		return 0, err
 	}
+	whole := p.Content
+	p.Content = more.open(whole)
 	if len(targets) == 0 {
 		return mq.Unroutable, nil
 	}
@@ -62,7 +64,7 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 			return 0, err
 		}
 	}
-	m := outgoing{priority: p.Priority, ttlMs: p.ExpirationMs, content: p.Content}
+	m := outgoing{priority: p.Priority, ttlMs: p.ExpirationMs}
 	if p.Persistent {
 		m.flags = queue.Persistent
 	}
@@ -75,6 +77,9 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 		w = waiter{confirm: newJoint(len(targets), w)}
 	}
 	for i := range targets {
+		if m.content = p.Content; targets[i].keepMs > 0 {
+			m.content = whole // it goes on to the blind copies later
+		}
 		if err := s.send(ctx, &targets[i], &m, w); err != nil {
 			return 0, err
 		}
@@ -104,39 +109,35 @@ func (s *Session) send(ctx context.Context, t *target, m *outgoing, w waiter) er
 	return nil
 }
 
-// route answers the groups and queues that a message reaches. It checks, in
-// RabbitMQ's order, what the user may do, the exchange, and what the message
-// says of itself. That a message that is to be returned reaches nothing is
-// confirmed with the metadata leader.
-func (s *Session) route(ctx context.Context, p *mq.Publish) ([]target, error) {
+// route answers the groups and queues that a message reaches, and the routing
+// keys that its sender added. It checks, in RabbitMQ's order, what the user may
+// do, the exchange, and what the message says of itself. That a message that is
+// to be returned reaches nothing is confirmed with the metadata leader.
+func (s *Session) route(ctx context.Context, p *mq.Publish) (t []target, more senderKeys, err error) {
 	v := s.broker.View()
 	t, known := s.routes.get(v, p.Content)
 	if !known { // else it was admitted as of this very View
-		var err error
 		if v, err = s.admit(ctx, v, string(p.Content.Exchange())); err != nil {
-			return nil, err
+			return nil, more, err
 		}
 	}
-	more, err := s.screen(v, p)
-	if err != nil {
-		return nil, err
+	if more, err = s.screen(v, p); err != nil {
+		return nil, more, err
 	}
-	p.Content = more.open(p.Content)
 	if !known || len(more.keys) > 0 {
-		if t, err = s.lookUp(v, p.Content, more.keys); err != nil {
-			return nil, err
-		}
+		t, err = s.lookUp(v, p.Content, more.keys)
 	}
-	if len(t) > 0 || !p.Mandatory {
-		return t, nil
+	if err != nil || len(t) > 0 || !p.Mandatory {
+		return t, more, err
 	}
 	if err := s.broker.ReadIndex(ctx); err != nil {
-		return nil, err
+		return nil, more, err
 	}
 	if v, err = s.admit(ctx, s.broker.View(), string(p.Content.Exchange())); err != nil {
-		return nil, err
+		return nil, more, err
 	}
-	return s.lookUp(v, p.Content, more.keys)
+	t, err = s.lookUp(v, p.Content, more.keys)
+	return t, more, err
 }
 
 // admit checks that the user may publish to an exchange, and that the exchange

@@ -92,8 +92,8 @@ func appendKeys(keys [][]byte, list []any) [][]byte {
 	return keys
 }
 
-// open takes the BCC header off a message: the one case in which a message is
-// stored otherwise than it came.
+// open takes the BCC header off a message: the one case in which a message
+// reaches its queues otherwise than it came.
 func (s senderKeys) open(c mq.Content) mq.Content {
 	if !s.blind {
 		return c

@@ -143,6 +143,24 @@ func TestAReturnedMessageShowsNoBlindCopies(t *testing.T) {
 	}
 }
 
+func TestADelayedMessageGoesToItsCopiesWhenItsDelayIsOver(t *testing.T) {
+	h := newHouse(t, 3, 2)
+	withDelays(t, h)
+	s := h.nodes[2].open(t)
+	for _, q := range []string{"cc", "bcc"} {
+		s.mustChange(t, mq.QueueDeclare{Name: q}, mq.QueueBind{Queue: q, Exchange: "later", RoutingKey: q})
+	}
+	s.publishWith(t, "later", "k", "late", mq.Table{{Key: delayHeader, Value: int32(50)}, {Key: "CC", Value: keyList("cc")}, {Key: "BCC", Value: keyList("bcc")}})
+	for _, q := range []string{"q", "cc", "bcc"} {
+		var last mq.Content
+		eventually(t, "the message in "+q, func() bool { var got []string; got, last = s.drain(t, q); return len(got) == 1 })
+		p, err := wire.ParseProperties(last.Properties())
+		if _, there := p.Headers.Get("BCC"); err != nil || there {
+			t.Errorf("%s sees BCC: %+v, %v", q, p.Headers, err)
+		}
+	}
+}
+
 func TestDeadLettersGoToCarbonCopiesUnlessTheirKeyIsReplaced(t *testing.T) {
 	for _, replaced := range []bool{false, true} {
 		h := newHouse(t, 2, 2)
