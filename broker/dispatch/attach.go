@@ -178,7 +178,12 @@ const (
 )
 
 // WantReserve is the delivered high-water mark to reserve: four times what the
-// consumers may hold ahead of the cursor, within limits.
+// consumers may hold ahead of the cursor, within limits. What comes next of a
+// sorted queue may be any seq up to the last, so it is ahead of that.
 func (q *Queue) WantReserve() mq.Seq {
-	return q.cursor + mq.Seq(min(max(reserveMin, 4*q.wanted), reserveMax))
+	from := q.cursor
+	if q.sorted() {
+		from = q.ranks.last + 1
+	}
+	return from + mq.Seq(min(max(reserveMin, 4*q.wanted), reserveMax))
 }

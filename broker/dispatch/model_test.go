@@ -15,6 +15,8 @@ type model struct {
 	q         *Queue
 	single    bool
 	live      *liveSet
+	ranks     int // 1 for a queue without priorities
+	rank      map[mq.Seq]uint8
 	opened    mq.Seq
 	held      map[mq.Seq]*modelHeld
 	handed    map[mq.Seq]bool // handed out by this leader, or claimed
@@ -36,12 +38,43 @@ type modelConsumer struct {
 	messages, bytes, age int
 }
 
-func newModel(single bool) *model {
-	return &model{
-		q: New(single), single: single, live: messages(0),
+// modelUsual is the usual rank of a model with several.
+const modelUsual = 2
+
+func newModel(single bool, ranks int) *model {
+	m := &model{
+		single: single, live: messages(0), ranks: ranks, rank: map[mq.Seq]uint8{},
 		held: map[mq.Seq]*modelHeld{}, handed: map[mq.Seq]bool{}, fresh: map[mq.Seq]bool{},
 		consumers: map[Key]*modelConsumer{}, suspended: map[mq.SessionID]bool{},
 	}
+	m.q = m.begin()
+	return m
+}
+
+// begin makes the dispatcher of a leader that begins.
+func (m *model) begin() *Queue {
+	if m.ranks == 1 {
+		return New(m.single)
+	}
+	q := NewRanked(m.single, Ranks{N: m.ranks, Usual: modelUsual, Of: func(seq mq.Seq) uint8 { return m.rank[seq] }})
+	for seq := mq.Seq(1); seq <= m.live.last; seq++ {
+		if !m.live.gone[seq] {
+			q.Enqueued(seq, m.rank[seq])
+		}
+	}
+	return q
+}
+
+// newLeader is another leader's beginning, which knows nothing but what is in
+// the queue and the delivered high-water mark.
+func (m *model) newLeader(mark mq.Seq) {
+	m.q, m.opened = m.begin(), mark
+	m.q.OpenAt(mark)
+	clear(m.held)
+	clear(m.handed)
+	clear(m.consumers)
+	clear(m.suspended)
+	m.turns = nil
 }
 
 func (m *model) able(k Key) bool {
@@ -69,13 +102,16 @@ func (m *model) refresh() {
 	}
 }
 
-func (m *model) ready() (mq.Seq, bool) {
+func (m *model) ready() (mq.Seq, bool) { return m.readyFrom(0) }
+
+// readyFrom is what comes first of the ranks at or after from.
+func (m *model) readyFrom(from int) (first mq.Seq, any bool) {
 	for seq := mq.Seq(1); seq <= m.live.last; seq++ {
-		if !m.live.gone[seq] && m.held[seq] == nil {
-			return seq, true
+		if !m.live.gone[seq] && m.held[seq] == nil && int(m.rank[seq]) >= from && (!any || m.rank[seq] < m.rank[first]) {
+			first, any = seq, true
 		}
 	}
-	return 0, false
+	return first, any
 }
 
 func (m *model) next(t *rapid.T, limit mq.Seq) {
@@ -120,7 +156,7 @@ func (m *model) checkOut(t *rapid.T, seq mq.Seq, k Key, noAck, redelivered bool)
 		t.Fatalf("%d: redelivered is %v", seq, redelivered)
 	}
 	if !redelivered {
-		if m.fresh[seq] || seq < m.highest {
+		if m.fresh[seq] || seq < m.highest && m.ranks == 1 {
 			t.Fatalf("%d is handed out as fresh after %d", seq, m.highest)
 		}
 		m.fresh[seq], m.highest = true, seq
@@ -178,14 +214,25 @@ func (m *model) check(t *rapid.T) {
 	for k := range m.consumers {
 		holders[k] = true
 	}
-	if len(m.q.byKey) != len(holders) || m.q.nReturned > len(m.q.returns) {
-		t.Fatalf("%d holders, want %d; %d returned, heap %d", len(m.q.byKey), len(holders), m.q.nReturned, len(m.q.returns))
+	if len(m.q.byKey) != len(holders) || m.q.nReturned > m.q.heaped {
+		t.Fatalf("%d holders, want %d; %d returned, in heaps %d", len(m.q.byKey), len(holders), m.q.nReturned, m.q.heaped)
+	}
+	if first, any := m.ready(); any && m.q.sorted() && first > m.q.WantReserve() {
+		t.Fatalf("%d comes next, and the mark is wanted at %d", first, m.q.WantReserve())
 	}
 }
 
-func TestQueueAgreesWithTheModel(t *testing.T) {
+func TestQueueAgreesWithTheModel(t *testing.T) { agreesWithTheModel(t, 1) }
+
+func TestQueueOfSeveralRanksAgreesWithTheModel(t *testing.T) {
+	for _, ranks := range []int{3, 5, 70, RanksMax} {
+		agreesWithTheModel(t, ranks)
+	}
+}
+
+func agreesWithTheModel(t *testing.T, ranks int) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := newModel(rapid.Bool().Draw(t, "single active"))
+		m := newModel(rapid.Bool().Draw(t, "single active"), ranks)
 		m.opened = mq.Seq(rapid.IntRange(0, 20).Draw(t, "opened"))
 		m.q.OpenAt(m.opened)
 		limit := mq.Seq(20)
@@ -197,7 +244,14 @@ func TestQueueAgreesWithTheModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"": m.check,
 			"publish": func(t *rapid.T) {
-				m.live.last += mq.Seq(rapid.IntRange(1, 30).Draw(t, "n"))
+				rank := rapid.SampledFrom([]int{modelUsual, modelUsual, 0, 1, m.ranks - 1})
+				for range rapid.IntRange(1, 30).Draw(t, "n") {
+					m.live.last++
+					if m.ranks > 1 {
+						m.rank[m.live.last] = uint8(rank.Draw(t, "rank"))
+						m.q.Enqueued(m.live.last, m.rank[m.live.last])
+					}
+				}
 				limit = max(limit, min(m.live.last, limit+mq.Seq(rapid.IntRange(0, 40).Draw(t, "reserved"))))
 			},
 			"next":    func(t *rapid.T) { m.next(t, limit) },
@@ -226,6 +280,26 @@ func TestQueueAgreesWithTheModel(t *testing.T) {
 					m.withdraw(seq)
 				}
 			},
+			"withdraw first of each rank": func(t *rapid.T) {
+				for from := 0; ; {
+					want, any := m.readyFrom(from)
+					seq, rank, ok := m.q.FirstFrom(m.live, from)
+					if ok != any || ok && (seq != want || rank != int(m.rank[seq])) {
+						t.Fatalf("from %d, FirstFrom says %d of rank %d %v, want %d %v", from, seq, rank, ok, want, any)
+					}
+					if !ok {
+						break
+					}
+					from = rank + 1
+					if rapid.Bool().Draw(t, "withdraw") {
+						m.q.Withdraw(seq)
+						m.withdraw(seq)
+						from = rank
+					}
+				}
+			},
+			"trim":          func(*rapid.T) { m.q.Trim(m.live) },
+			"another leads": func(t *rapid.T) { m.newLeader(limit) },
 			"withdraw held": func(t *rapid.T) {
 				k, seqs := k.Draw(t, "key"), some.Draw(t, "seqs")
 				var got []mq.Seq

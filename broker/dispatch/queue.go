@@ -21,15 +21,18 @@ type Live interface {
 // checked out to exactly one Key. It belongs to one goroutine at a time.
 //
 // Ready are: what is at or after cursor and not outstanding, and what is
-// outstanding as returned.
+// outstanding as returned. While a queue with ranks is sorted, these have the
+// first of the two.
 type Queue struct {
 	singleActive bool
 	cursor       mq.Seq // nothing before it is fresh
 	opened       mq.Seq // an earlier leader may have handed out up to here
 	out          outstanding
-	returns      returns
-	nReturned    int // outstanding as returned
-	held         int // outstanding and checked out
+	returns      returns // of the usual rank, if there are others
+	ranks        *ranks  // nil if all messages are of one priority
+	heaped       int     // in all heaps of returns
+	nReturned    int     // outstanding as returned
+	held         int     // outstanding and checked out
 
 	byKey     map[Key]int32 // never ranged over
 	holders   []holder
@@ -43,7 +46,8 @@ type Queue struct {
 	suspended []mq.SessionID
 }
 
-// New returns the dispatcher of a queue for a leader that begins.
+// New returns the dispatcher of a queue for a leader that begins, for messages
+// that are all of one priority.
 func New(singleActive bool) *Queue {
 	return &Queue{singleActive: singleActive, cursor: 1, active: nobody, byKey: map[Key]int32{}}
 }
@@ -53,8 +57,8 @@ func New(singleActive bool) *Queue {
 func (q *Queue) OpenAt(hw mq.Seq) { q.opened = max(q.opened, hw) }
 
 // Next picks the message that comes next and who gets it, and checks it out:
-// the lowest ready seq, to the consumers of the highest priority that has
-// credit, in turn. It picks no fresh seq above limit, the delivered high-water
+// the lowest ready seq of the first rank that has any, to the consumers of the
+// highest priority that has credit, in turn. It picks no fresh seq above limit, the delivered high-water
 // mark. redelivered=false is the promise that nobody has had it before.
 func (q *Queue) Next(live Live, limit mq.Seq) (seq mq.Seq, k Key, noAck, redelivered, ok bool) {
 	i := q.turn()
@@ -84,15 +88,18 @@ func (q *Queue) Take(live Live, limit mq.Seq, k Key, noAck bool) (seq mq.Seq, re
 	return seq, redelivered, true
 }
 
-// pick finds the lowest ready seq and takes it off what is ready.
+// pick finds the ready seq that comes first and takes it off what is ready.
 func (q *Queue) pick(live Live, limit mq.Seq) (seq mq.Seq, redelivered, ok bool) {
-	q.trimReturns(live)
+	if q.sorted() {
+		return q.pickRanked(live, limit)
+	}
+	q.trimReturns(&q.returns, live)
 	if len(q.returns) > 0 && q.returns[0] < q.cursor {
-		return q.pickReturned(), true, true
+		return q.pickReturned(&q.returns), true, true
 	}
 	fresh, any := q.fresh(live)
 	if len(q.returns) > 0 && (!any || q.returns[0] < fresh) {
-		return q.pickReturned(), true, true
+		return q.pickReturned(&q.returns), true, true
 	}
 	if !any || fresh > limit {
 		return 0, false, false
@@ -114,18 +121,19 @@ func (q *Queue) fresh(live Live) (seq mq.Seq, ok bool) {
 	return seq, ok
 }
 
-func (q *Queue) pickReturned() mq.Seq {
-	seq := q.returns[0]
-	q.returns.pop()
+func (q *Queue) pickReturned(h *returns) mq.Seq {
+	seq := (*h)[0]
+	h.pop()
+	q.heaped--
 	q.nReturned--
 	return seq
 }
 
-// trimReturns takes seqs off the top of the heap that are not ready: settled
-// or purged meanwhile, or claimed.
-func (q *Queue) trimReturns(live Live) {
-	for len(q.returns) > 0 {
-		seq := q.returns[0]
+// trimReturns takes seqs off the top of a heap that are not ready: settled or
+// purged meanwhile, or claimed.
+func (q *Queue) trimReturns(h *returns, live Live) {
+	for len(*h) > 0 {
+		seq := (*h)[0]
 		if q.out.get(seq) == returned {
 			if at, ok := live.Next(seq); ok && at == seq {
 				return
@@ -133,7 +141,8 @@ func (q *Queue) trimReturns(live Live) {
 			q.out.set(seq, none)
 			q.nReturned--
 		}
-		q.returns.pop()
+		h.pop()
+		q.heaped--
 	}
 }
 
@@ -171,19 +180,23 @@ func (q *Queue) giveBack(seq mq.Seq, s slot) {
 	q.checkIn(s)
 	q.out.set(seq, returned)
 	q.nReturned++
-	if len(q.returns) > 64 && len(q.returns) > 2*q.nReturned {
+	if q.heaped > 64 && q.heaped > 2*q.nReturned {
 		q.packReturns()
 		return
 	}
-	q.returns.push(seq)
+	q.heapFor(seq).push(seq)
+	q.heaped++
 }
 
-// packReturns makes the heap anew when most of it is not ready any more.
+// packReturns makes the heaps anew when most of them is not ready any more.
 func (q *Queue) packReturns() {
-	q.returns = q.returns[:0]
+	q.returns, q.heaped = q.returns[:0], 0
+	q.ranks.forgetReturns()
 	q.out.each(0, math.MaxUint64, func(seq mq.Seq, s slot) bool {
 		if s == returned {
-			q.returns = append(q.returns, seq) // ascending: a heap as it is
+			h := q.heapFor(seq)
+			*h = append(*h, seq) // ascending: a heap as it is
+			q.heaped++
 		}
 		return true
 	})

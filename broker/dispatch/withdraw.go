@@ -10,9 +10,14 @@ import "warren/mq"
 // leaderKey is the leader itself. Sessions count from 1, so nobody else has it.
 func leaderKey() Key { return Key{} }
 
-// First returns the lowest ready seq, the head of the queue. It stays ready.
+// First returns the ready seq that comes first, the head of the queue. It
+// stays ready.
 func (q *Queue) First(live Live) (seq mq.Seq, ok bool) {
-	q.trimReturns(live)
+	if q.sorted() {
+		seq, _, ok = q.FirstFrom(live, 0)
+		return seq, ok
+	}
+	q.trimReturns(&q.returns, live)
 	fresh, any := q.fresh(live)
 	if len(q.returns) > 0 && (!any || q.returns[0] < fresh) {
 		return q.returns[0], true
