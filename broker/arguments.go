@@ -14,8 +14,6 @@ const (
 	// shortStringMax is the size of a short string (AMQP 0-9-1 §4.2.5.3), which
 	// a routing key is.
 	shortStringMax = 255
-	// priorityMax is the highest x-max-priority.
-	priorityMax = 255
 )
 
 // argRule says what a queue argument may be. It returns what is wrong with
@@ -44,6 +42,8 @@ func queueArg(key string, value any) (rule argRule, implemented bool) {
 	case "x-max-in-memory-length", "x-max-in-memory-bytes":
 		return isNotNegative, true
 
+	case "x-max-priority":
+		return isPriority, true
 	case "x-message-ttl":
 		return isTTL, true
 	case "x-max-length", "x-max-length-bytes":
@@ -63,8 +63,6 @@ func queueArg(key string, value any) (rule argRule, implemented bool) {
 		return oneOf("invalid_dlx_strategy", "at-most-once", "at-least-once"), false
 	case "x-consumer-timeout", "x-consumer-disconnected-timeout", "x-delayed-retry-min", "x-delayed-retry-max":
 		return isNotNegative, false
-	case "x-max-priority":
-		return isPriority, false
 	case "x-delivery-limit", "x-delayed-retry-type":
 		return anything, false
 	}

@@ -78,7 +78,7 @@ func (s *Shard) Restore(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	state, bodies := queue.New(), segment.NewStore()
+	state, bodies, prioritized := queue.New(), segment.NewStore(), map[mq.QueueID]bool{}
 	if err := state.Restore(raw); err != nil {
 		return err
 	}
@@ -90,8 +90,12 @@ func (s *Shard) Restore(r io.Reader) error {
 		if q == 0 {
 			break
 		}
-		if err := readBody(in, q, state, bodies); err != nil {
+		stated, err := readBody(in, q, state, bodies)
+		if err != nil {
 			return fmt.Errorf("body in snapshot: %w", err)
+		}
+		if stated {
+			prioritized[mq.QueueID(q)] = true
 		}
 	}
 	if _, err := io.Copy(io.Discard, in); err != nil { // to the end, where damage shows
@@ -99,7 +103,7 @@ func (s *Shard) Restore(r io.Reader) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state, s.bodies = state, bodies
+	s.state, s.bodies, s.prioritized, s.marked = state, bodies, prioritized, 0
 	return nil
 }
 
@@ -119,36 +123,37 @@ func readState(in *bufio.Reader) ([]byte, error) {
 }
 
 // readBody keeps one body, if the state has it: bodies may be captured that
-// were settled a moment before.
-func readBody(in *bufio.Reader, q uint64, state *queue.State, bodies *segment.Store) error {
+// were settled a moment before. It says whether the message stated a priority.
+func readBody(in *bufio.Reader, q uint64, state *queue.State, bodies *segment.Store) (stated bool, err error) {
 	seq, err := binary.ReadUvarint(in)
 	if err != nil {
-		return err
+		return false, err
 	}
 	flags, err := in.ReadByte()
 	if err != nil {
-		return err
+		return false, err
 	}
 	priority, err := in.ReadByte()
 	if err != nil {
-		return err
+		return false, err
 	}
 	expiry, err := binary.ReadVarint(in)
 	if err != nil {
-		return err
+		return false, err
 	}
 	n, err := binary.ReadUvarint(in)
 	if err != nil || n > math.MaxInt32 {
-		return fmt.Errorf("body of %d bytes: %w", n, errFrame)
+		return false, fmt.Errorf("body of %d bytes: %w", n, errFrame)
 	}
 	body := make([]byte, n)
 	if _, err := io.ReadFull(in, body); err != nil {
-		return err
+		return false, err
 	}
 	if st := state.Queue(mq.QueueID(q)); st != nil && st.Live(mq.Seq(seq)) {
 		bodies.Put(q, seq, flags, priority, expiry, body)
+		stated = hasPriority(flags, priority)
 	}
-	return nil
+	return stated, nil
 }
 
 // MetadataSnapshot captures the metadata as it is now.

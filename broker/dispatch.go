@@ -97,6 +97,7 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 		}
 	}
 	s.removeHeads(q, st, now)
+	q.d.Trim(st)
 	s.reserve(q, st)
 	s.settleDropped(q)
 }

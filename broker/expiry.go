@@ -70,9 +70,9 @@ func (s *Shard) expire(q *ledQueue, k dispatch.Key, seq mq.Seq) bool {
 	return true
 }
 
-// removeHeads takes expired messages off the head of a queue, and what is
-// more than it may hold. What remains at the head is watched. Runs with mu
-// held, after consumers had what they can take.
+// removeHeads takes expired messages off the heads of a queue, and what is more
+// than it may hold off the front. What remains at the heads is watched. Runs
+// with mu held, after consumers had what they can take.
 func (s *Shard) removeHeads(q *ledQueue, st *queue.Queue, nowMs int64) {
 	over := s.excess(q, st)
 	if !q.mayExpire && !over.any() {
@@ -81,25 +81,53 @@ func (s *Shard) removeHeads(q *ledQueue, st *queue.Queue, nowMs int64) {
 	// A consumer that gets nothing now waits for the delivered high-water mark
 	// to be committed: what is ready is as good as taken.
 	able := q.d.Able()
-	for q.d.Withdrawn() < withdrawnMax {
-		seq, ok := q.d.First(st)
+	soonestMs := s.expireHeads(q, st, nowMs, able, &over)
+	for over.any() && !able && s.dropHead(q, st, &over) {
+		soonestMs = s.expireHeads(q, st, nowMs, able, &over)
+	}
+	s.lead.expiries.set(q, soonestMs)
+}
+
+// expireHeads takes expired messages off the head of each rank (RabbitMQ 4.3,
+// "Priority-Aware Message Expiration"), and returns when the first of those
+// that remain there expires; 0 if none does.
+func (s *Shard) expireHeads(q *ledQueue, st *queue.Queue, nowMs int64, able bool, over *excess) (soonestMs int64) {
+	ready := false
+	for rank := 0; q.mayExpire; {
+		if q.d.Withdrawn() >= withdrawnMax {
+			return 0 // looked at again with the next touch, when they are gone
+		}
+		seq, at, ok := q.d.FirstFrom(st, rank)
 		if !ok {
-			q.mayExpire = q.mayExpire && st.Count() > 0
+			q.mayExpire = ready || st.Count() > 0
 			break
 		}
 		rec := s.record(q, seq)
-		switch {
-		case expired(rec.ExpiryMs, nowMs, !able):
+		if expired(rec.ExpiryMs, nowMs, !able) {
 			s.leave(q, seq, timedOut)
-		case over.any() && !able:
-			s.leave(q, seq, tooMany)
-		default:
-			s.lead.expiries.set(q, rec.ExpiryMs)
-			return
+			over.less(&rec)
+			rank = at
+			continue
 		}
-		over.less(&rec)
+		if rec.ExpiryMs > 0 && (soonestMs == 0 || rec.ExpiryMs < soonestMs) {
+			soonestMs = rec.ExpiryMs
+		}
+		ready, rank = true, at+1
 	}
-	s.lead.expiries.set(q, 0) // whatever comes to the head next, comes with a touch
+	return soonestMs
+}
+
+// dropHead takes one message off the front of a queue that holds too many: as
+// in RabbitMQ, what would be handed out next, whatever its priority.
+func (s *Shard) dropHead(q *ledQueue, st *queue.Queue, over *excess) bool {
+	seq, ok := q.d.First(st)
+	if !ok || q.d.Withdrawn() >= withdrawnMax {
+		return false
+	}
+	rec := s.record(q, seq)
+	s.leave(q, seq, tooMany)
+	over.less(&rec)
+	return true
 }
 
 // findDue finds queues that this leader has not touched and that have an
@@ -117,7 +145,9 @@ func (s *Shard) findDue() {
 			continue
 		}
 		r, _ := s.bodies.Get(uint64(id), uint64(seq))
-		if r.ExpiryMs != 0 || rulesOf(rec).limited() || rec.Keeper != meta.NoKeeper {
+		// With priorities there are other heads than the lowest seq.
+		heads := s.prioritized[id] && rankingOf(rec).max > 0
+		if r.ExpiryMs != 0 || rulesOf(rec).limited() || heads || rec.Keeper != meta.NoKeeper {
 			s.queue(rec)
 		}
 	}

@@ -29,24 +29,23 @@ func (h *held) add(seq mq.Seq) {
 		h.seqs = append(h.seqs, seq)
 		return
 	}
-	h.squeeze() // a message that came back: rare
-	at, there := slices.BinarySearch(h.seqs, seq)
-	if there {
+	at := h.place(seq) // it came back, or is of a lower priority than those before it
+	switch {
+	case h.seqs[at] == seq:
 		h.live--
-		return
+	case at == h.from && at > 0:
+		h.from--
+		h.seqs[h.from] = seq
+	case at > h.from && h.seqs[at-1] == 0:
+		h.seqs[at-1] = seq
+	default:
+		h.seqs = slices.Insert(h.seqs, at, seq)
 	}
-	h.seqs = slices.Insert(h.seqs, at, seq)
 }
 
 // last is the highest seq held, or an upper bound of those settled: holes at
 // the end are cut off as they appear.
 func (h *held) last() mq.Seq { return h.seqs[len(h.seqs)-1] }
-
-// squeeze removes the holes.
-func (h *held) squeeze() {
-	h.seqs = slices.DeleteFunc(h.seqs[h.from:], func(s mq.Seq) bool { return s == 0 })
-	h.from = 0
-}
 
 // remove forgets a settled message; false if it was not held.
 func (h *held) remove(seq mq.Seq) bool {
@@ -65,13 +64,22 @@ func (h *held) remove(seq mq.Seq) bool {
 	return true
 }
 
-// find returns where seq is, or -1. Holes have no order of their own: the
-// search steps over them.
+// find returns where seq is, or -1.
 func (h *held) find(seq mq.Seq) int {
-	lo, hi := h.from, len(h.seqs)
-	if lo < hi && h.seqs[lo] == seq {
-		return lo
+	if h.from < len(h.seqs) && h.seqs[h.from] == seq {
+		return h.from
 	}
+	if at := h.place(seq); at < len(h.seqs) && h.seqs[at] == seq {
+		return at
+	}
+	return -1
+}
+
+// place returns where the first seq is that is not below seq. Holes have no
+// order of their own: the search steps over them.
+func (h *held) place(seq mq.Seq) int {
+	lo, hi := h.from, len(h.seqs)
+	place := hi
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
 		at := mid
@@ -81,15 +89,13 @@ func (h *held) find(seq mq.Seq) int {
 		switch {
 		case at == hi:
 			hi = mid
-		case h.seqs[at] == seq:
-			return at
 		case h.seqs[at] < seq:
 			lo = at + 1
 		default:
-			hi = mid
+			hi, place = mid, at
 		}
 	}
-	return -1
+	return place
 }
 
 // each lists what is held, in order.

@@ -50,6 +50,7 @@ type ledQueue struct {
 	rec     *meta.Queue
 	d       *dispatch.Queue
 	rules   rules
+	ranking ranking
 	asked   mq.Seq // delivered high-water mark proposed so far
 	gets    []getRequest
 	dirty   bool
@@ -219,10 +220,12 @@ func (s *Shard) queue(rec *meta.Queue) *ledQueue {
 	if q := l.queues[rec.ID]; q != nil {
 		return q
 	}
-	q := &ledQueue{id: rec.ID, rec: rec, d: dispatch.New(singleActive(rec)), rules: rulesOf(rec)}
+	q := &ledQueue{id: rec.ID, rec: rec, rules: rulesOf(rec), ranking: rankingOf(rec)}
+	q.d = s.dispatcher(q)
 	if st := s.state.Queue(rec.ID); st != nil {
 		q.mayExpire = st.Count() > 0 // nobody has looked
 		q.bodyBytes = s.bodyBytes(q, st)
+		s.rankAll(q, st)
 		// What an earlier leader may have handed out is told as redelivered.
 		q.d.OpenAt(st.HighWater())
 		q.asked = st.HighWater()
@@ -249,6 +252,9 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 		}
 		if m.ExpiryMs != 0 {
 			q.mayExpire = true
+		}
+		if q.ranking.max > 0 {
+			q.d.Enqueued(m.Seq, q.ranking.rank(m.Flags, m.Priority))
 		}
 		if q.delays != nil {
 			heap.Push(q.delays, delayed{m.ExpiryMs, m.Seq})

@@ -64,9 +64,9 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 			return 0, err
 		}
 	}
-	m := outgoing{priority: p.Priority, ttlMs: p.ExpirationMs}
+	m := outgoing{flags: priorityFlag(p.Content), priority: p.Priority, ttlMs: p.ExpirationMs}
 	if p.Persistent {
-		m.flags = queue.Persistent
+		m.flags |= queue.Persistent
 	}
 	w := waiter{p.Confirm, p.Tag}
 	nowhere := historyOnly(targets)

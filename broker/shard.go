@@ -44,6 +44,12 @@ type Shard struct {
 	applied uint64
 	lead    *lead // nil while another node leads
 	stats   ShardStats
+	// prioritized are the queues that some message stated a priority in. A
+	// leader need not look for priorities in the others. It follows from the
+	// log and from snapshots, so each replica finds the same and keeps it in
+	// neither.
+	prioritized map[mq.QueueID]bool
+	marked      mq.QueueID // the one that was added last: messages come in runs
 }
 
 // ShardStats counts what a shard did as a leader.
@@ -58,7 +64,7 @@ func NewShard(g mq.GroupID, lane Lane, topics Topics, nowMs func() int64, log *s
 	return &Shard{
 		group: g, lane: lane, topics: topics, nowMs: nowMs, ready: make(chan struct{}),
 		slog:  log.With("group", uint64(g)),
-		state: queue.New(), bodies: segment.NewStore(),
+		state: queue.New(), bodies: segment.NewStore(), prioritized: map[mq.QueueID]bool{},
 	}
 }
 
@@ -101,6 +107,9 @@ func (s *Shard) keepBodies() {
 	for i := range s.fx.Enqueued {
 		m := &s.fx.Enqueued[i]
 		s.bodies.Put(uint64(m.Queue), uint64(m.Seq), m.Flags, m.Priority, m.ExpiryMs, m.Content)
+		if hasPriority(m.Flags, m.Priority) && m.Queue != s.marked {
+			s.prioritized[m.Queue], s.marked = true, m.Queue
+		}
 	}
 	if s.lead != nil {
 		s.lead.weigh(s, &s.fx)
@@ -111,6 +120,8 @@ func (s *Shard) keepBodies() {
 	}
 	for _, q := range s.fx.Deleted {
 		s.bodies.DropQueue(uint64(q))
+		delete(s.prioritized, q)
+		s.marked = 0
 	}
 }
 

@@ -177,7 +177,7 @@ func cycles(deaths []any, queue string) bool {
 // outgoing is the burial on its way: as lasting and as urgent as the message
 // was.
 func (b *burial) outgoing(priority uint8) outgoing {
-	return outgoing{flags: b.flags & (queue.Persistent | broughtByBroker), priority: priority, ttlMs: b.ttlMs, content: b.content}
+	return outgoing{flags: b.flags & (queue.Persistent | statesPriority | broughtByBroker), priority: priority, ttlMs: b.ttlMs, content: b.content}
 }
 
 // destinations finds where a dead letter goes, as of a View.
