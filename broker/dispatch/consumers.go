@@ -27,6 +27,7 @@ type Consumer struct {
 	NoAck     bool   // no limit by Prefetch: the leader settles what it sends
 	Exclusive bool
 	Priority  int32
+	Patience  uint32 // how long it may hold a delivery, in the unit of Queue.Time; 0 means for ever
 }
 
 // holder is a consumer, or one that is gone (or was never there: basic.get)

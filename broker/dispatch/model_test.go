@@ -26,11 +26,15 @@ type model struct {
 	turns     []Key // able ones, in turn
 	suspended map[mq.SessionID]bool
 	attaches  int
+	timed     bool // somebody has called Time
+	now       uint32
+	patience  map[Key]uint32 // of whoever is attached or holds something
 }
 
 type modelHeld struct {
 	k        Key
 	settling bool
+	since    uint32
 }
 
 type modelConsumer struct {
@@ -45,7 +49,7 @@ func newModel(single bool, ranks int) *model {
 	m := &model{
 		single: single, live: messages(0), ranks: ranks, rank: map[mq.Seq]uint8{},
 		held: map[mq.Seq]*modelHeld{}, handed: map[mq.Seq]bool{}, fresh: map[mq.Seq]bool{},
-		consumers: map[Key]*modelConsumer{}, suspended: map[mq.SessionID]bool{},
+		consumers: map[Key]*modelConsumer{}, suspended: map[mq.SessionID]bool{}, patience: map[Key]uint32{},
 	}
 	m.q = m.begin()
 	return m
@@ -74,7 +78,8 @@ func (m *model) newLeader(mark mq.Seq) {
 	clear(m.handed)
 	clear(m.consumers)
 	clear(m.suspended)
-	m.turns = nil
+	clear(m.patience)
+	m.turns, m.timed, m.now = nil, false, 0
 }
 
 func (m *model) able(k Key) bool {
@@ -100,6 +105,38 @@ func (m *model) refresh() {
 			m.turns = append(m.turns, k)
 		}
 	}
+	maps.DeleteFunc(m.patience, func(k Key, _ uint32) bool { return m.consumers[k] == nil && !m.holds(k) })
+}
+
+func (m *model) holds(k Key) bool {
+	for _, h := range m.held {
+		if h.k == k {
+			return true
+		}
+	}
+	return false
+}
+
+// takeBack says what TakeBack must do, and does it.
+func (m *model) takeBack() (taken []mq.Seq, next uint32, waits bool) {
+	for _, seq := range slices.Sorted(maps.Keys(m.held)) {
+		h := m.held[seq]
+		if h.settling || m.patience[h.k] == 0 || !m.timed {
+			continue
+		}
+		due := h.since + m.patience[h.k] + 1
+		if due <= m.now && !m.suspended[h.k.Session] {
+			taken = append(taken, seq)
+			delete(m.held, seq)
+			continue
+		}
+		due = max(due, m.now+1)
+		if !waits || due < next {
+			next, waits = due, true
+		}
+	}
+	m.refresh()
+	return taken, next, waits
 }
 
 func (m *model) ready() (mq.Seq, bool) { return m.readyFrom(0) }
@@ -162,11 +199,11 @@ func (m *model) checkOut(t *rapid.T, seq mq.Seq, k Key, noAck, redelivered bool)
 		m.fresh[seq], m.highest = true, seq
 	}
 	m.handed[seq] = true
-	m.held[seq] = &modelHeld{k, noAck}
+	m.held[seq] = &modelHeld{k, noAck, m.now}
 }
 
 func (m *model) withdraw(seq mq.Seq) {
-	m.held[seq] = &modelHeld{leaderKey(), true}
+	m.held[seq] = &modelHeld{leaderKey(), true, m.now}
 	m.refresh()
 }
 
@@ -317,7 +354,8 @@ func agreesWithTheModel(t *testing.T, ranks int) {
 			},
 			"attach": func(t *rapid.T) {
 				c := Consumer{Key: k.Draw(t, "key"), Prefetch: uint32(rapid.IntRange(0, 4).Draw(t, "prefetch")),
-					NoAck: rapid.Bool().Draw(t, "no ack"), Priority: int32(rapid.IntRange(-1, 1).Draw(t, "priority"))}
+					NoAck: rapid.Bool().Draw(t, "no ack"), Priority: int32(rapid.IntRange(-1, 1).Draw(t, "priority")),
+					Patience: rapid.SampledFrom([]uint32{0, 1, 10}).Draw(t, "patience")}
 				attach(t, m.q, c)
 				// Attaching again asks for a turn anew, too.
 				m.turns = slices.DeleteFunc(m.turns, func(k Key) bool { return k == c.Key })
@@ -327,6 +365,7 @@ func agreesWithTheModel(t *testing.T, ranks int) {
 				}
 				m.attaches++
 				m.consumers[c.Key] = &modelConsumer{c, LinkMessages, LinkBytes, age}
+				m.patience[c.Key] = c.Patience
 				m.refresh()
 			},
 			"detach": func(t *rapid.T) {
@@ -349,6 +388,33 @@ func agreesWithTheModel(t *testing.T, ranks int) {
 					m.requeue(key(int(s), c), true)
 				}
 				m.refresh()
+			},
+			"time passes": func(t *rapid.T) {
+				m.now += uint32(rapid.IntRange(1, 5).Draw(t, "time"))
+				m.q.Time(m.now)
+				if !m.timed {
+					m.timed = true
+					for _, h := range m.held {
+						h.since = m.now
+					}
+				}
+			},
+			"take back": func(t *rapid.T) {
+				var got []mq.Seq
+				holders := map[mq.Seq]Key{}
+				for seq, h := range m.held {
+					holders[seq] = h.k
+				}
+				next, waits := m.q.TakeBack(func(k Key, seq mq.Seq) {
+					if holders[seq] != k {
+						t.Fatalf("%d was taken back from %v", seq, k)
+					}
+					got = append(got, seq)
+				})
+				want, wantNext, wantWaits := m.takeBack()
+				if !slices.Equal(got, want) || next != wantNext || waits != wantWaits {
+					t.Fatalf("took back %v (next %d, %v), want %v (%d, %v)", got, next, waits, want, wantNext, wantWaits)
+				}
 			},
 			"suspend": func(t *rapid.T) {
 				s, on := mq.SessionID(rapid.IntRange(1, 2).Draw(t, "session")), rapid.Bool().Draw(t, "on")
@@ -409,7 +475,7 @@ func agreesWithTheModel(t *testing.T, ranks int) {
 					h := m.held[seq]
 					if h == nil && seq <= m.live.last && !m.live.gone[seq] {
 						c := m.consumers[k]
-						h = &modelHeld{k, c != nil && c.NoAck}
+						h = &modelHeld{k, c != nil && c.NoAck, m.now}
 						m.held[seq], m.handed[seq] = h, true
 					}
 					if h != nil && h.k == k {

@@ -28,11 +28,13 @@ type Queue struct {
 	cursor       mq.Seq // nothing before it is fresh
 	opened       mq.Seq // an earlier leader may have handed out up to here
 	out          outstanding
-	returns      returns // of the usual rank, if there are others
-	ranks        *ranks  // nil if all messages are of one priority
-	heaped       int     // in all heaps of returns
-	nReturned    int     // outstanding as returned
-	held         int     // outstanding and checked out
+	returns      returns      // of the usual rank, if there are others
+	ranks        *ranks       // nil if all messages are of one priority
+	heaped       int          // in all heaps of returns
+	nReturned    int          // outstanding as returned
+	held         int          // outstanding and checked out
+	since        *outstanding // when it was checked out; nil if nobody asks
+	now          uint32       // as Time said
 
 	byKey     map[Key]int32 // never ranged over
 	holders   []holder
@@ -157,6 +159,7 @@ func (q *Queue) checkOut(seq mq.Seq, i int32, noAck bool) {
 		h.unsettled++
 	}
 	q.out.set(seq, s)
+	q.noteTime(seq)
 	q.held++
 	h.held++
 	q.refresh(i)
@@ -178,6 +181,7 @@ func (q *Queue) checkIn(s slot) {
 // giveBack makes a held seq ready again.
 func (q *Queue) giveBack(seq mq.Seq, s slot) {
 	q.checkIn(s)
+	q.forgetTime(seq)
 	q.out.set(seq, returned)
 	q.nReturned++
 	if q.heaped > 64 && q.heaped > 2*q.nReturned {
@@ -236,6 +240,7 @@ func (q *Queue) settled(seq mq.Seq, s slot) {
 		q.nReturned--
 	default:
 		q.checkIn(s)
+		q.forgetTime(seq)
 	}
 	q.out.set(seq, none)
 }
