@@ -72,6 +72,72 @@ func TestAcksSettleWhatTheyName(t *testing.T) {
 	c.ExpectClose(1, mq.PreconditionFailed)
 }
 
+// A delivery that the broker took back is not the client's any more: what it
+// says of it later is no error, and settles nothing, neither the same message
+// that came again.
+func TestLateSettlementsOfWhatWasTakenBackAreIgnored(t *testing.T) {
+	for _, late := range []struct {
+		name string
+		send wire.Method
+	}{
+		{"ack", &wire.BasicAck{DeliveryTag: 1}},
+		{"reject", &wire.BasicReject{DeliveryTag: 2}},
+		{"nack with requeue", &wire.BasicNack{DeliveryTag: 2, Requeue: true}},
+		{"multiple", &wire.BasicAck{DeliveryTag: 2, Multiple: true}},
+	} {
+		t.Run(late.name, func(t *testing.T) {
+			b := amqptest.New()
+			c := amqptest.Pipe(t, b, amqp.Config{}).Open(1)
+			c.Declare(1, "q")
+			consume(c, wire.BasicConsume{})
+			for n := range 2 {
+				publish(c, "q", fmt.Sprint(n))
+				amqptest.Expect[wire.BasicDeliver](c)
+			}
+			b.TakeBack("q")
+			for tag := uint64(3); tag <= 4; tag++ {
+				if d := amqptest.Expect[wire.BasicDeliver](c); d.DeliveryTag != tag || !d.Redelivered {
+					t.Fatalf("got %+v", d)
+				}
+			}
+			c.Send(1, late.send)
+			c.ExpectNothing(1)
+			if got := b.Settled(); len(got) != 0 {
+				t.Errorf("settled %v of tags 3 and 4, which are the same messages again", got)
+			}
+			c.Send(1, &wire.BasicAck{DeliveryTag: 4, Multiple: true})
+			c.ExpectNothing(1)
+			if n := len(b.Settled()); n != 2 {
+				t.Errorf("%d settled in the end, want 2", n)
+			}
+			c.Send(1, &wire.BasicAck{DeliveryTag: 5})
+			c.ExpectClose(1, mq.PreconditionFailed)
+		})
+	}
+}
+
+func TestTakenBackMakesRoomUnderTheChannelsLimit(t *testing.T) {
+	b := amqptest.New()
+	c := amqptest.Pipe(t, b, amqp.Config{}).Open(1)
+	c.Send(1, &wire.BasicQos{PrefetchCount: 1, Global: true})
+	amqptest.Expect[wire.BasicQosOk](c)
+	c.Declare(1, "q")
+	consume(c, wire.BasicConsume{})
+	publish(c, "q", "a")
+	publish(c, "q", "b") // parked: the client never gets this delivery of it
+	amqptest.Expect[wire.BasicDeliver](c)
+	b.TakeBack("q")
+	for _, want := range []string{"a", "b"} {
+		d, got := amqptest.ExpectContent[wire.BasicDeliver](c)
+		if got.Body != want || !d.Redelivered {
+			t.Errorf("got %q, redelivered: %v; want %q", got.Body, d.Redelivered, want)
+		}
+		c.Send(1, &wire.BasicAck{DeliveryTag: d.DeliveryTag})
+	}
+	c.ExpectNothing(1)
+	await(t, "link credit of four, of which the client got three", func() bool { return b.Drained() == 4 })
+}
+
 // §1.8.3.16: recover gives everything back, and it comes again as redelivered.
 func TestRecoverRedelivers(t *testing.T) {
 	c := amqptest.Pipe(t, amqptest.New(), amqp.Config{}).Open(1)

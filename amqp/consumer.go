@@ -34,6 +34,9 @@ type consumer struct {
 // Deliver implements mq.Sink.
 func (c *consumer) Deliver(d mq.Delivery) { c.out.deliver(c, &d) }
 
+// Recalled implements mq.Recaller.
+func (c *consumer) Recalled(seqs []mq.Seq) { c.out.recall(c, seqs) }
+
 // Cancelled implements mq.Sink.
 func (c *consumer) Cancelled(error) {
 	c.out.mu.Lock()

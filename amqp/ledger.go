@@ -125,6 +125,26 @@ func (o *outbox) unsettle(ch *channel) {
 	ch.ledger.unacked.untake()
 }
 
+// recall forgets what the broker took back from a consumer, whether or not the
+// client has got it.
+func (o *outbox) recall(c *consumer, seqs []mq.Seq) {
+	seqs = slices.Sorted(slices.Values(seqs))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	drop := func(d *mq.Delivery) bool {
+		_, found := slices.BinarySearch(seqs, d.Seq)
+		if found {
+			o.add(item{kind: itemDropped, link: d.Consumer, content: d.Content, consumer: c})
+		}
+		return found
+	}
+	l := &c.ch.ledger
+	c.early = slices.DeleteFunc(c.early, func(d mq.Delivery) bool { return drop(&d) })
+	l.parked = slices.DeleteFunc(l.parked, func(p parkedDelivery) bool { return p.consumer == c && drop(&p.delivery) })
+	l.unacked.recall(c.id, seqs)
+	o.release(l)
+}
+
 // takeOrphans empties the orphans.
 func (o *outbox) takeOrphans(ch *channel) []mq.Held {
 	o.mu.Lock()

@@ -49,6 +49,7 @@ const (
 	itemGetOk
 	itemReturn   // tag, if any, is confirmed after it
 	itemConfirms // whatever the channel's confirms have
+	itemDropped  // a delivery that the client does not get after all: its link credit goes back
 )
 
 type item struct {

@@ -21,6 +21,9 @@ type unacked struct {
 	// channel-wide prefetch limit is about these.
 	counted int
 	taken   []uint64 // tags marked by take, until sweep or untake
+	// recalled is the highest tag that the broker took back. What is not
+	// outstanding up to it may be such a one, and to settle it is no error.
+	recalled uint64
 }
 
 type unackedEntry struct {
@@ -68,10 +71,14 @@ func (u *unacked) take(tag uint64, multiple bool, dst []mq.Held) ([]mq.Held, boo
 	first, last := u.head, len(u.entries)-1
 	if tag != 0 || !multiple {
 		at, ok := u.find(tag)
-		if !ok || u.entries[at].state != stateLive {
+		switch {
+		case ok && u.entries[at].state == stateLive:
+			last = at
+		case tag == 0 || tag > u.recalled || ok && u.entries[at].state == stateTaken:
 			return dst, false
+		default: // all before it, with multiple
+			last = at - 1
 		}
-		last = at
 		if !multiple {
 			first = at
 		}
@@ -94,18 +101,28 @@ func (u *unacked) sweep(n int) {
 		if !ok {
 			continue
 		}
-		e := &u.entries[at]
-		e.state = stateGone
-		u.gone++
-		if e.counted {
-			u.counted--
-		}
-		for u.head < len(u.entries) && u.entries[u.head].state == stateGone {
-			u.head++
-			u.gone--
-		}
+		u.forget(at)
 	}
 	u.taken = u.taken[:from]
+	u.tidy()
+}
+
+// forget marks one entry as gone.
+func (u *unacked) forget(at int) {
+	e := &u.entries[at]
+	e.state = stateGone
+	u.gone++
+	if e.counted {
+		u.counted--
+	}
+	for u.head < len(u.entries) && u.entries[u.head].state == stateGone {
+		u.head++
+		u.gone--
+	}
+}
+
+// tidy gives room back.
+func (u *unacked) tidy() {
 	if u.head == len(u.entries) {
 		u.entries, u.head = u.entries[:0], 0
 		if cap(u.entries) > unackedKept {
@@ -117,6 +134,22 @@ func (u *unacked) sweep(n int) {
 		live := slices.DeleteFunc(u.entries[u.head:], func(e unackedEntry) bool { return e.state == stateGone })
 		u.entries, u.gone = u.entries[:u.head+len(live)], 0
 	}
+}
+
+// recall forgets what a consumer has of seqs, which are sorted, unless its
+// client has settled it: the broker took it back.
+func (u *unacked) recall(c mq.ConsumerID, seqs []mq.Seq) {
+	for at := u.head; at < len(u.entries); at++ {
+		e := &u.entries[at]
+		if e.state != stateLive || e.held.Consumer != c {
+			continue
+		}
+		if _, found := slices.BinarySearch(seqs, e.held.Seq); found {
+			u.recalled = max(u.recalled, e.tag)
+			u.forget(at)
+		}
+	}
+	u.tidy()
 }
 
 // untake makes what was taken outstanding again (tx.rollback).

@@ -15,19 +15,19 @@ func TestUnackedBehavesLikeAMap(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		var u unacked
 		live, taken := map[uint64]mq.Held{}, map[uint64]mq.Held{}
-		tag := uint64(0)
+		tag, recalled := uint64(0), uint64(0)
 		for range 2000 {
-			switch rnd.IntN(5) {
+			switch rnd.IntN(6) {
 			case 0, 1:
 				tag += uint64(1 + rnd.IntN(2)*rnd.IntN(3))
-				h := mq.Held{Seq: mq.Seq(tag)}
+				h := mq.Held{Consumer: mq.ConsumerID(tag % 3), Seq: mq.Seq(tag)}
 				live[tag] = h
 				u.push(tag, h, tag%2 == 0)
 			case 2:
 				at, multiple := rnd.Uint64N(tag+2), rnd.IntN(20) == 0
 				got, ok := u.take(at, multiple, nil)
 				_, want := live[at]
-				if at == 0 && multiple {
+				if _, is := taken[at]; at == 0 && multiple || at > 0 && at <= recalled && !is {
 					want = true
 				}
 				if ok != want {
@@ -51,6 +51,8 @@ func TestUnackedBehavesLikeAMap(t *testing.T) {
 			case 3:
 				u.sweep(len(taken))
 				clear(taken)
+			case 5:
+				recalled = max(recalled, recallSome(rnd, &u, live, tag))
 			case 4:
 				if rnd.IntN(4) == 0 {
 					u.untake()
@@ -76,6 +78,24 @@ func TestUnackedBehavesLikeAMap(t *testing.T) {
 			t.Fatalf("seed %d: drained %d of %d", seed, len(rest), len(live)+len(taken))
 		}
 	}
+}
+
+// recallSome takes some of what is live back, and returns the highest such tag.
+func recallSome(rnd *rand.Rand, u *unacked, live map[uint64]mq.Held, last uint64) (highest uint64) {
+	if rnd.IntN(10) > 0 {
+		return 0 // not often
+	}
+	of := mq.ConsumerID(rnd.IntN(3))
+	seqs := []mq.Seq{mq.Seq(rnd.Uint64N(last + 2)), mq.Seq(last), mq.Seq(last + 1)}
+	slices.Sort(seqs)
+	u.recall(of, seqs)
+	for k, h := range live {
+		if h.Consumer == of && slices.Contains(seqs, h.Seq) {
+			highest = max(highest, k)
+			delete(live, k)
+		}
+	}
+	return highest
 }
 
 // One delivery that is never settled does not keep the others in memory.

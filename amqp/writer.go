@@ -127,6 +127,8 @@ func (w *writer) item(it *item) bool {
 		ok := w.content(it)
 		w.owe(it)
 		return ok
+	case itemDropped:
+		w.owe(it)
 	case itemGetOk:
 		if it.noAck {
 			n.gotAutoAck.Add(1)

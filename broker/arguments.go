@@ -61,7 +61,9 @@ func queueArg(key string, value any) (rule argRule, implemented bool) {
 		return isString, false
 	case "x-dead-letter-strategy":
 		return oneOf("invalid_dlx_strategy", "at-most-once", "at-least-once"), false
-	case "x-consumer-timeout", "x-consumer-disconnected-timeout", "x-delayed-retry-min", "x-delayed-retry-max":
+	case consumerTimeout:
+		return isNotNegative, true
+	case "x-consumer-disconnected-timeout", "x-delayed-retry-min", "x-delayed-retry-max":
 		return isNotNegative, false
 	case "x-delivery-limit", "x-delayed-retry-type":
 		return anything, false

@@ -15,7 +15,11 @@ func (s *Session) Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) 
 		if err != nil {
 			return 0, err
 		}
-		id, err := s.attach(ctx, &consumer{session: s, queue: q, spec: spec, sink: to})
+		timeoutMs, err := timeoutOf(&spec, q)
+		if err != nil {
+			return 0, err
+		}
+		id, err := s.attach(ctx, &consumer{session: s, queue: q, spec: spec, sink: to, timeoutMs: timeoutMs})
 		if !s.topology.vanished(q, err) {
 			return id, err
 		} // perhaps it was declared again meanwhile

@@ -16,6 +16,8 @@ type consumer struct {
 	queue   *meta.Queue
 	spec    mq.ConsumeSpec
 	sink    mq.Sink // nil for the holder of what basic.get took
+	// timeoutMs is how long it may hold a delivery; 0 means for ever.
+	timeoutMs uint64
 
 	mu       sync.Mutex
 	held     held // guarded by mu
@@ -178,7 +180,8 @@ func appendAttached(b []byte, c *consumer) []byte {
 	b = appendUint(b, uint64(c.spec.Prefetch))
 	b = appendBool(b, c.spec.NoAck)
 	b = appendBool(b, c.spec.Exclusive)
-	return appendInt(b, int64(c.spec.Priority))
+	b = appendInt(b, int64(c.spec.Priority))
+	return appendUint(b, c.timeoutMs)
 }
 
 func parseAttachedOne(p *parser) (a attached) {
@@ -186,6 +189,7 @@ func parseAttachedOne(p *parser) (a attached) {
 	a.Prefetch = uint32(p.uint())
 	a.NoAck, a.Exclusive = p.bool(), p.bool()
 	a.Priority = int32(p.int())
+	a.Patience = patience(p.uint())
 	return a
 }
 

@@ -75,6 +75,9 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 		s.dispatchKept(q, st)
 		return
 	}
+	if q.shortest > 0 {
+		q.d.Time(s.lead.clock())
+	}
 	s.reserve(q, st)
 	s.answerGets(q, st)
 	now := s.nowMs()
@@ -100,6 +103,9 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 	q.d.Trim(st)
 	s.reserve(q, st)
 	s.settleDropped(q)
+	if q.shortest > 0 {
+		s.watch(q)
+	}
 }
 
 // record is the message at seq. The state machine says that it is live, so a

@@ -23,6 +23,7 @@ const (
 	frameAgain              // leader to all: send again what is unanswered
 	frameReject             // home to leader: unsettled messages go to the dead-letter exchange
 	frameAlarm              // any to all: why publishers have to wait for me; empty: they need not any more
+	frameRecall             // leader to home: deliveries are taken back, their consumers held them for too long
 )
 
 var errFrame = errors.New("malformed frame")

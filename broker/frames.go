@@ -48,6 +48,8 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 		b.results(p)
 	case frameDeliver:
 		b.deliver(from, p)
+	case frameRecall:
+		b.recalled(from, p)
 	case frameCredit:
 		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
 			s.credit(p)

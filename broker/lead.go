@@ -19,6 +19,7 @@ const resumeWait = 2 * time.Second
 // nothing in it is a promise to anybody. All of it is guarded by Shard.mu.
 type lead struct {
 	term   uint64
+	began  time.Time
 	opened bool // every live node has resumed, or resumeWait is over
 	// awaiting are the nodes that have not resumed yet.
 	awaiting map[mq.NodeID]bool
@@ -66,6 +67,10 @@ type ledQueue struct {
 	cancels   map[mq.Seq]asked
 	headMs    int64 // when the head expires, while the queue is in expiries
 	expiryAt  int   // its place there
+	// shortest is the least patience of its consumers that have one, and overdue
+	// is set while one of them may hold something. nil and 0 if none has.
+	shortest uint32
+	overdue  *time.Timer
 }
 
 type seqRange struct{ first, last mq.Seq }
@@ -77,7 +82,7 @@ func (s *Shard) Lead(term uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := &lead{
-		term: term, awaiting: map[mq.NodeID]bool{s.lane.Self(): true}, announced: map[mq.NodeID]bool{},
+		term: term, began: time.Now(), awaiting: map[mq.NodeID]bool{s.lane.Self(): true}, announced: map[mq.NodeID]bool{},
 		homes: map[mq.NodeID]mq.SessionID{}, nodeOf: map[mq.SessionID]mq.NodeID{}, origins: map[uint32]mq.NodeID{},
 		queues:  map[mq.QueueID]*ledQueue{},
 		results: map[mq.NodeID][]byte{}, frames: map[mq.NodeID][]byte{}, purges: map[uint64]asked{}, farewells: map[mq.QueueID][]asked{},
@@ -117,6 +122,7 @@ func (s *Shard) Follow() {
 		}
 	}
 	for _, q := range l.queues {
+		q.stopWatching()
 		for _, g := range q.gets {
 			g.asked.notLead()
 		}
@@ -294,6 +300,7 @@ func (s *Shard) forgetQueue(id mq.QueueID) {
 	}
 	delete(s.lead.queues, id)
 	s.lead.expiries.set(q, 0)
+	q.stopWatching()
 	for _, g := range q.gets {
 		g.asked.fail(meta.NoQueue(q.rec.VHost, q.rec.Name))
 	}

@@ -110,7 +110,7 @@ func (s *Shard) resume(from mq.NodeID, p *parser) {
 		}
 		a.Session = session
 		named[a.Key] = true
-		if err := s.queue(rec).attach(a.Consumer); err != nil {
+		if err := l.attach(s.queue(rec), a.Consumer); err != nil {
 			s.slog.Error("consumer cannot be attached again", "queue", rec.Name, "peer", from, "err", err)
 		}
 	}
@@ -196,13 +196,6 @@ func (s *Shard) sessionEnded(session mq.SessionID) {
 	}
 	s.dropSession(session)
 	s.dispatch()
-}
-
-// attach adds a consumer, or changes one.
-func (q *ledQueue) attach(c dispatch.Consumer) error {
-	err := q.d.Attach(c)
-	q.left = q.left && err != nil
-	return err
 }
 
 // noticeUnused says so when the last consumer of an auto-delete queue has gone.
@@ -349,7 +342,7 @@ func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
 		a.tryAgain() // it is being deleted
 		return
 	}
-	if err := q.attach(at.Consumer); err != nil {
+	if err := s.lead.attach(q, at.Consumer); err != nil {
 		a.fail(mq.Errorf(mq.AccessRefused, "queue '%s' in vhost '%s' in exclusive use", rec.Name, rec.VHost))
 		return
 	}

@@ -268,7 +268,8 @@ func TestQueueArgumentsAreCheckedNotIgnored(t *testing.T) {
 		{"x-overflow", "reject-publish-dlx", fmt.Sprintf(missing, "x-overflow=reject-publish-dlx")},
 		{"x-overflow", "odd", fmt.Sprintf(invalid, "x-overflow", "invalid_overflow")},
 		{"x-delivery-limit", int32(3), fmt.Sprintf(missing, "x-delivery-limit")},
-		{"x-consumer-timeout", int32(3), fmt.Sprintf(missing, "x-consumer-timeout")},
+		{"x-consumer-timeout", int32(3), ""},
+		{"x-consumer-timeout", "3", fmt.Sprintf(invalid, "x-consumer-timeout", `"expected integer, got longstr"`)},
 		{"x-max-age", "1D", "PRECONDITION_FAILED - invalid arg 'x-max-age' for queue 'new' in vhost '/' of queue type rabbit_classic_queue"},
 	} {
 		f := newTopo(t)

@@ -96,3 +96,11 @@ type Sink interface {
 	// Nothing is delivered after it.
 	Cancelled(reason error)
 }
+
+// Recaller is a Sink that minds when the broker takes deliveries back from a
+// consumer that held them for too long. Recalled comes after their Deliver and
+// before any Deliver of the same messages anew; a settlement of the earlier
+// ones is of nothing from then on. It is called as Deliver is.
+type Recaller interface {
+	Recalled([]Seq)
+}

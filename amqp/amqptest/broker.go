@@ -146,6 +146,27 @@ func (b *Broker) Ready(name string) int {
 	return 0
 }
 
+// TakeBack takes from the consumers of a queue all that they hold, as a
+// consumer timeout does, and hands it out again.
+func (b *Broker) TakeBack(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queues[name]
+	taken := map[*consumer][]mq.Seq{}
+	for seq, u := range q.out {
+		if u.consumer != nil {
+			taken[u.consumer] = append(taken[u.consumer], seq)
+		}
+	}
+	for c, seqs := range taken {
+		for _, seq := range seqs {
+			q.settle(seq, mq.Requeue)
+		}
+		c.to.(mq.Recaller).Recalled(seqs)
+	}
+	q.dispatch()
+}
+
 // Force asks every connection to close.
 func (b *Broker) Force(e *mq.Error) {
 	b.mu.Lock()

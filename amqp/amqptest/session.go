@@ -44,11 +44,8 @@ type consumer struct {
 	session *session
 	queue   *queue
 	spec    mq.ConsumeSpec
-	to      interface {
-		Deliver(mq.Delivery)
-		Cancelled(error)
-	}
-	holds int
+	to      mq.Sink
+	holds   int
 }
 
 func (s *session) before(ctx context.Context, call string) error {
