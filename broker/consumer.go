@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 
 	"warren/broker/dispatch"
@@ -145,7 +147,8 @@ func (r *consumers) get(id mq.ConsumerID) *consumer {
 	return r.byID[id]
 }
 
-// of lists the consumers on queues of a group.
+// of lists the consumers on queues of a group, the oldest first: under a new
+// leader too the oldest one is the next single active consumer.
 func (r *consumers) of(g mq.GroupID) []*consumer {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -153,6 +156,7 @@ func (r *consumers) of(g mq.GroupID) []*consumer {
 	for _, c := range r.byGroup[g] {
 		out = append(out, c)
 	}
+	slices.SortFunc(out, func(a, b *consumer) int { return cmp.Compare(a.id, b.id) })
 	return out
 }
 

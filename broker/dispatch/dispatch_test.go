@@ -341,6 +341,24 @@ func TestSingleActiveConsumer(t *testing.T) {
 	}
 }
 
+func TestSingleActiveGoesOnIfAMoreUrgentOneLeavesBeforeItsTurn(t *testing.T) {
+	q, l := New(true), messages(6)
+	a, b := key(1, 1), key(2, 1)
+	attach(t, q, Consumer{Key: a, Prefetch: 1})
+	wantSeqs(t, "the only one", drain(q, l, everything), 1)
+	attach(t, q, Consumer{Key: b, Priority: 1})
+	if k, _ := q.Active(); k != b {
+		t.Fatalf("active is %v, want the more urgent one", k)
+	}
+	l.settle(q, 1)
+	q.Detach(b, true)
+	for _, g := range drain(q, l, everything) {
+		if g.k != a || g.seq != 2 {
+			t.Errorf("%v got %d", g.k, g.seq)
+		}
+	}
+}
+
 func TestSingleActiveSurvivesANewLeader(t *testing.T) {
 	q, l := New(true), messages(20)
 	a, b := key(1, 1), key(2, 1)
