@@ -22,8 +22,9 @@ type Broker interface {
 type Session interface {
 	// Change carries op out and returns once every live node has applied it.
 	Change(ctx context.Context, op mq.Op) (mq.Reply, error)
-	// Publish routes p and answers Pending or Unroutable. It blocks only while
-	// an outbox is full, and keeps p.Content but not p.
+	// Publish routes p and answers Pending or Unroutable, or Confirmed for a
+	// direct reply. It blocks only while an outbox is full, and keeps p.Content
+	// but not p.
 	Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error)
 	// Check answers the error that Publish would answer now, for a message that
 	// is kept until tx.commit.
@@ -35,6 +36,9 @@ type Session interface {
 	Get(ctx context.Context, queue string, noAck bool) (mq.Delivery, bool, error)
 	// Consume starts a consumer whose deliveries go to the sink.
 	Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) (mq.ConsumerID, error)
+	// Replies starts a consumer of direct replies: of what is published to the
+	// default exchange with name as its routing key. It does not block.
+	Replies(to mq.Sink) (c mq.ConsumerID, name string, err error)
 	// Cancel ends a consumer. When it returns, all deliveries have reached the
 	// sink and none follows; what the client holds stays settleable.
 	Cancel(ctx context.Context, c mq.ConsumerID) error

@@ -29,6 +29,8 @@ type channel struct {
 	prefetch uint16    // for consumers to come
 	confirms *confirms // nil unless confirm.select
 	tx       *tx       // nil unless tx.select
+	replies  *consumer // of direct replies; nil if there is none
+	replyTo  string    // the name under which replies reach it
 	gathered gathered
 	ledger   ledger
 }

@@ -92,6 +92,9 @@ func (s *slot) consume(m *wire.BasicConsume) error {
 	if s.conn.out.consumer(s.ch, k.tag) != nil {
 		return mq.Errorf(mq.NotAllowed, "attempt to reuse consumer tag '%s'", k.tag)
 	}
+	if queue == replyQueue {
+		return s.consumeReplies(m, k)
+	}
 	return s.slowly(func(ctx context.Context) error {
 		id, err := s.conn.session.Consume(ctx, spec, k)
 		if err != nil {
@@ -125,6 +128,9 @@ func (s *slot) cancelConsumer(m *wire.BasicCancel) error {
 	if k == nil {
 		done()
 		return nil
+	}
+	if k == s.ch.replies {
+		s.ch.replies, s.ch.replyTo = nil, ""
 	}
 	return s.slowly(func(ctx context.Context) error {
 		if err := s.conn.session.Cancel(ctx, k.id); err != nil && !s.conn.out.hasEnded(k) {

@@ -278,7 +278,7 @@ func (s *Server) properties() mq.Table {
 	var caps mq.Table
 	for _, name := range []string{
 		"publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
-		"connection.blocked", "consumer_priorities", "authentication_failure_close", "per_consumer_qos",
+		"connection.blocked", "consumer_priorities", "authentication_failure_close", "per_consumer_qos", "direct_reply_to",
 	} {
 		caps = append(caps, mq.Field{Key: name, Value: true})
 	}

@@ -28,7 +28,7 @@ func TestStartOffersWhatClientsLookFor(t *testing.T) {
 			}
 		}
 		caps, _ := start.ServerProperties.Get("capabilities")
-		for _, name := range []string{"publisher_confirms", "basic.nack", "consumer_cancel_notify", "connection.blocked", "per_consumer_qos"} {
+		for _, name := range []string{"publisher_confirms", "basic.nack", "consumer_cancel_notify", "connection.blocked", "per_consumer_qos", "direct_reply_to"} {
 			if on, _ := caps.(mq.Table).Get(name); on != true {
 				t.Errorf("capability %s: got %v", name, on)
 			}

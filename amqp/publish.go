@@ -109,7 +109,11 @@ func (s *slot) header(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	expirationMs, fault := parseExpiration(expiration)
+	properties, fault := s.withReplyTo(properties)
+	expirationMs, bad := parseExpiration(expiration)
+	if fault == nil {
+		fault = bad
+	}
 	a.publish = mq.Publish{
 		Mandatory: a.mandatory, Persistent: deliveryMode == 2, Priority: priority, ExpirationMs: expirationMs, Fault: fault,
 		Content: mq.NewContent(view(a.names[:a.exchange]), view(a.names[a.exchange:]), properties, int(min(bodyBytes, eagerBytes))),

@@ -27,6 +27,9 @@ type Broker struct {
 	consumers *consumers
 	routers   *routers
 
+	requesters *requesters
+	replyLinks *replyLinks
+
 	// resuming orders what a client settles against what a new leader is told
 	// that it holds: written while a leader is told, read while a delivery or
 	// a return changes it.
@@ -68,6 +71,7 @@ func New(lane Lane, o Options) *Broker {
 		b.loopback[u] = true
 	}
 	b.routers = newRouters()
+	b.requesters, b.replyLinks = newRequesters(), newReplyLinks(lane)
 	b.meta = newMetadata(lane, o.NowMs, o.Log)
 	b.meta.changed, b.meta.report = b.changed, b.reportApplied
 	return b

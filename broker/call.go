@@ -22,6 +22,7 @@ const (
 	callDelayed                  // messages of a delayed exchange
 	callCancelDelayed            // take one of them out
 	callRecent                   // what an exchange has kept of late
+	callRequester                // any node: whether a consumer of direct replies is there
 )
 
 // Answers to a call.
@@ -33,9 +34,10 @@ const (
 )
 
 var (
-	errGroupGone = mq.Errorf(mq.NotFound, "the node that held this queue has ended")
-	errNoSession = errors.New("this node has no session yet")
-	errRetry     = errors.New("ask again")
+	errGroupGone     = mq.Errorf(mq.NotFound, "the node that held this queue has ended")
+	errNoSession     = errors.New("this node has no session yet")
+	errSessionClosed = mq.Errorf(mq.ConnectionForced, "the connection has ended")
+	errRetry         = errors.New("ask again")
 )
 
 // How long a caller waits before it asks again: after an answer that was none,

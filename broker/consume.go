@@ -10,6 +10,9 @@ import (
 
 // Consume starts a consumer.
 func (s *Session) Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) (mq.ConsumerID, error) {
+	if err := s.refuseReply(spec.Queue, mq.PreconditionFailed, "only creator channel may consume from queue '%s' in vhost '%s'"); err != nil {
+		return 0, err
+	}
 	for {
 		q, err := s.topology.Readable(ctx, spec.Queue)
 		if err != nil {
@@ -42,7 +45,7 @@ func (s *Session) attach(ctx context.Context, c *consumer) (mq.ConsumerID, error
 	}
 	s.forget(c)
 	if err == nil {
-		err = mq.Errorf(mq.ConnectionForced, "the connection has ended")
+		err = errSessionClosed
 	}
 	b.disown(c.leftover()) // nobody knows whether it was attached
 	return 0, err
@@ -115,7 +118,8 @@ func (s *Session) Cancel(ctx context.Context, id mq.ConsumerID) error {
 	c := s.consumers[id]
 	s.mu.Unlock()
 	if c == nil {
-		return nil // its queue was deleted: it has ended already
+		s.dropRequester(id) // or its queue was deleted: it has ended already
+		return nil
 	}
 	c.leave()
 	err := s.broker.detach(ctx, c.leftover(), false)
@@ -137,6 +141,9 @@ func (s *Session) tidy(c *consumer) {
 // Get takes one message.
 func (s *Session) Get(ctx context.Context, queue string, noAck bool) (mq.Delivery, bool, error) {
 	var d mq.Delivery
+	if err := s.refuseReply(queue, mq.NotImplemented, "basic.get not supported by volatile queue '%s' in vhost '%s'"); err != nil {
+		return d, false, err
+	}
 	q, err := s.topology.Readable(ctx, queue)
 	if err != nil {
 		return d, false, err
@@ -200,6 +207,9 @@ func (s *Session) Drained(id mq.ConsumerID, messages, bytes int) {
 	b := s.broker
 	c := b.consumers.get(id)
 	if c == nil {
+		if r := b.requesters.get(id); r != nil {
+			r.drained(messages, bytes)
+		}
 		return
 	}
 	k, ok, _ := b.leaders.of(c.queue.Group)

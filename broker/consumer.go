@@ -116,10 +116,9 @@ func newConsumers() *consumers {
 }
 
 func (r *consumers) add(c *consumer) {
+	c.id = r.number()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.next++
-	c.id = r.next
 	r.byID[c.id] = c
 	g := r.byGroup[c.queue.Group]
 	if g == nil {
@@ -127,6 +126,14 @@ func (r *consumers) add(c *consumer) {
 		r.byGroup[c.queue.Group] = g
 	}
 	g[c.id] = c
+}
+
+// number names a consumer.
+func (r *consumers) number() mq.ConsumerID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next++
+	return r.next
 }
 
 func (r *consumers) remove(c *consumer) {

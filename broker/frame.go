@@ -10,20 +10,22 @@ import (
 // writes them. "home" is the node of the client, "leader" the node that leads
 // the group.
 const (
-	frameLead    = 1 + iota // leader to all: I lead this group in this term; answer with what is unanswered and frameResume
-	frameBatch              // home to leader: one numbered batch of an outbox
-	frameResults            // leader to home: which batches are committed
-	frameDeliver            // leader to home: messages for consumers
-	frameCredit             // home to leader: clients' sockets took messages
-	frameReturn             // home to leader: unsettled messages go back to their place
-	frameResume             // home to leader: my consumers, and what they hold
-	frameApplied            // any to metadata leader: how far my metadata is
-	frameCall               // a request that wants one answer
-	frameReply              // that answer
-	frameAgain              // leader to all: send again what is unanswered
-	frameReject             // home to leader: unsettled messages go to the dead-letter exchange
-	frameAlarm              // any to all: why publishers have to wait for me; empty: they need not any more
-	frameRecall             // leader to home: deliveries are taken back, their consumers held them for too long
+	frameLead        = 1 + iota // leader to all: I lead this group in this term; answer with what is unanswered and frameResume
+	frameBatch                  // home to leader: one numbered batch of an outbox
+	frameResults                // leader to home: which batches are committed
+	frameDeliver                // leader to home: messages for consumers
+	frameCredit                 // home to leader: clients' sockets took messages
+	frameReturn                 // home to leader: unsettled messages go back to their place
+	frameResume                 // home to leader: my consumers, and what they hold
+	frameApplied                // any to metadata leader: how far my metadata is
+	frameCall                   // a request that wants one answer
+	frameReply                  // that answer
+	frameAgain                  // leader to all: send again what is unanswered
+	frameReject                 // home to leader: unsettled messages go to the dead-letter exchange
+	frameAlarm                  // any to all: why publishers have to wait for me; empty: they need not any more
+	frameRecall                 // leader to home: deliveries are taken back, their consumers held them for too long
+	frameDirect                 // home of a publisher to that of a requester: a direct reply
+	frameDirectTaken            // and back: how many bytes of these were taken
 )
 
 var errFrame = errors.New("malformed frame")

@@ -30,6 +30,7 @@ func (b *Broker) PeerDown(id mq.NodeID) {
 	}
 	b.calls.lost(id)
 	b.alarms.set(id, "")
+	b.replyLinks.lost(id)
 }
 
 // Frame takes one frame from a node. Frames of one node come one at a time.
@@ -70,6 +71,10 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 		b.serve(from, p)
 	case frameReply:
 		b.calls.replied(p)
+	case frameDirect:
+		b.directReply(from, len(frame), p)
+	case frameDirectTaken:
+		b.replyLinks.taken(from, p)
 	default:
 		p.fail()
 		b.slog.Warn("frame of unknown kind dropped", "peer", from, "kind", kind)
@@ -84,7 +89,11 @@ func (b *Broker) serve(from mq.NodeID, p *parser) {
 		b.slog.Warn("malformed call dropped", "peer", from)
 		return
 	}
-	if g == metaGroup {
+	switch {
+	case kind == callRequester:
+		a.ok(appendBool(nil, b.parseRequester(p) != nil))
+		return
+	case g == metaGroup:
 		b.meta.serve(a, kind, p)
 		return
 	}

@@ -56,6 +56,13 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 	}
 	whole := p.Content
 	p.Content = more.open(whole)
+	if hasReplyKey(p.Content, more.keys) {
+		if sent, err := s.sendReplies(ctx, p.Content, more.keys); err != nil {
+			return 0, err
+		} else if sent && len(targets) == 0 {
+			return mq.Confirmed, nil
+		}
+	}
 	if len(targets) == 0 {
 		return mq.Unroutable, nil
 	}
@@ -127,7 +134,7 @@ func (s *Session) route(ctx context.Context, p *mq.Publish) (t []target, more se
 	if !known || len(more.keys) > 0 {
 		t, err = s.lookUp(v, p.Content, more.keys)
 	}
-	if err != nil || len(t) > 0 || !p.Mandatory {
+	if err != nil || len(t) > 0 || !p.Mandatory || hasReplyKey(p.Content, more.keys) {
 		return t, more, err
 	}
 	if err := s.broker.ReadIndex(ctx); err != nil {

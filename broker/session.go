@@ -32,6 +32,8 @@ type Session struct {
 	getters   map[mq.QueueID]*consumer // holders of what basic.get took
 	exclusive map[mq.QueueID]struct{}
 	closed    bool
+
+	requesters map[mq.ConsumerID]struct{} // consumers of direct replies; guarded by mu
 }
 
 // Login checks who a client is.
@@ -64,6 +66,9 @@ func (b *Broker) Open(ctx context.Context, user, vhost string, forced func(*mq.E
 
 // Change carries out a topology change.
 func (s *Session) Change(ctx context.Context, op mq.Op) (mq.Reply, error) {
+	if r, mine, err := s.changeReply(ctx, op); mine {
+		return r, err
+	}
 	r, err := s.topology.Change(ctx, op)
 	if d, ok := op.(mq.QueueDeclare); ok && err == nil && d.Exclusive && !d.Passive {
 		s.mu.Lock()
@@ -129,7 +134,11 @@ func (s *Session) Close() error {
 	for _, c := range s.consumers {
 		ending = append(ending, c)
 	}
+	requesters := slices.Collect(maps.Keys(s.requesters))
 	s.mu.Unlock()
+	for _, id := range requesters {
+		s.dropRequester(id)
+	}
 	s.Flush()
 	b := s.broker
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)

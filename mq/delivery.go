@@ -66,7 +66,7 @@ type Outcome uint8
 
 const (
 	Pending    Outcome = iota // routed; Confirm will be called
-	Confirmed                 // kept by every queue that it was routed to, as DESIGN's first promise says
+	Confirmed                 // kept by every queue that it was routed to, as DESIGN's first promise says; a direct reply: handed on
 	Rejected                  // at least one queue did not take it: basic.nack
 	Unroutable                // no queue; nothing will be called. Mandatory: return it. Otherwise it counts as confirmed
 )

@@ -2,6 +2,7 @@ package amqptest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"warren/mq"
@@ -147,6 +148,19 @@ func (s *session) Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) 
 	q.consumers = append(q.consumers, c)
 	q.dispatch() // before consume-ok, as the seam allows
 	return c.id, nil
+}
+
+// Replies gives names that nobody but this Broker knows.
+func (s *session) Replies(to mq.Sink) (mq.ConsumerID, string, error) {
+	b := s.broker
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.nextID++
+	name := fmt.Sprintf("amq.rabbitmq.reply-to.%d", b.nextID)
+	q := &queue{broker: b, name: name, id: mq.QueueID(b.nextID), out: map[mq.Seq]unsettled{}}
+	c := &consumer{id: mq.ConsumerID(b.nextID), session: s, queue: q, spec: mq.ConsumeSpec{NoAck: true}, to: to}
+	s.consumers[c.id], q.consumers, b.queues[name] = c, []*consumer{c}, q
+	return c.id, name, nil
 }
 
 func (s *session) Cancel(_ context.Context, id mq.ConsumerID) error {
