@@ -56,7 +56,7 @@ func queueArg(key string, value any) (rule argRule, implemented bool) {
 		return oneOf("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"), value == "drop-head"
 
 	case "x-expires":
-		return isExpires, false
+		return isExpires, true
 	case "x-name-prefix", "x-member-placement-tag":
 		return isString, false
 	case "x-dead-letter-strategy":

@@ -238,6 +238,8 @@ func (b *Broker) knownOutbox(g mq.GroupID) *outbox {
 func (b *Broker) changed(changes []meta.Change) {
 	for _, c := range changes {
 		switch c := c.(type) {
+		case meta.QueueCreated:
+			b.queueCreated(c.Queue)
 		case meta.QueueDeleted:
 			b.queueDeleted(c.Queue)
 		case meta.SessionEnded:
@@ -292,18 +294,6 @@ func (b *Broker) loseRun() {
 	case b.lostRun <- struct{}{}:
 	default:
 	}
-}
-
-// Unused deletes an auto-delete queue whose last consumer has gone.
-func (b *Broker) Unused(q *meta.Queue) {
-	go func() { // ends after changeWait at the latest
-		if _, err := b.Propose(context.Background(), meta.QueueDelete{IfID: q.ID}); err != nil && !b.isClosed() {
-			b.slog.Warn("auto-delete queue not deleted", "vhost", q.VHost, "queue", q.Name, "err", err)
-		}
-		if s := b.Shard(q.Group); s != nil {
-			s.unusedDone(q.ID)
-		}
-	}()
 }
 
 func (b *Broker) isClosed() bool {

@@ -23,6 +23,7 @@ const (
 	callCancelDelayed            // take one of them out
 	callRecent                   // what an exchange has kept of late
 	callRequester                // any node: whether a consumer of direct replies is there
+	callRemove                   // delete a queue if it is unused, or empty
 )
 
 // Answers to a call.

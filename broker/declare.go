@@ -96,7 +96,7 @@ func (t *Topology) vanished(q *meta.Queue, err error) bool {
 }
 
 func (t *Topology) declareOK(ctx context.Context, q *meta.Queue) (mq.Reply, error) {
-	s, err := t.queues.Stat(ctx, q)
+	s, err := t.queues.Declared(ctx, q)
 	if err != nil {
 		return mq.Reply{}, err
 	}

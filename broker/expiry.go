@@ -131,9 +131,10 @@ func (s *Shard) dropHead(q *ledQueue, st *queue.Queue, over *excess) bool {
 }
 
 // findDue finds queues that this leader has not touched and that have an
-// expiring head or a limit. Runs with mu held.
+// expiring head or a limit, or expire themselves. Runs with mu held.
 func (s *Shard) findDue() {
 	view := s.topics.View()
+	s.findLeases()
 	for _, id := range s.state.Queues() {
 		st := s.state.Queue(id)
 		seq, ok := st.Next(1)
@@ -153,10 +154,10 @@ func (s *Shard) findDue() {
 	}
 }
 
-// expiries watches the heads of a leader's queues: one timer, for the one that
-// expires first. Guarded by Shard.mu.
+// expiries watches the heads of a leader's queues, and the leases of those that
+// expire themselves: one timer, for what is due first. Guarded by Shard.mu.
 type expiries struct {
-	heads   headHeap
+	heads   dueHeap
 	timer   *time.Timer
 	armedMs int64 // when the timer goes off; 0 if it is not set
 }
@@ -164,25 +165,34 @@ type expiries struct {
 // set notes when the head of q expires; not in the future of any clock (0,
 // expiresAtOnce) means that it is not watched.
 func (e *expiries) set(q *ledQueue, headMs int64) {
-	watched := q.headMs != 0
 	q.headMs = max(0, headMs)
+	e.watch(q)
+}
+
+// watch gives q its place.
+func (e *expiries) watch(q *ledQueue) {
+	watched := q.dueMs != 0
+	q.dueMs = q.headMs
+	if q.dueMs == 0 || q.leaseMs != 0 && q.leaseMs < q.dueMs {
+		q.dueMs = q.leaseMs
+	}
 	switch {
-	case q.headMs == 0 && watched:
+	case q.dueMs == 0 && watched:
 		heap.Remove(&e.heads, q.expiryAt)
-	case q.headMs != 0 && watched:
+	case q.dueMs != 0 && watched:
 		heap.Fix(&e.heads, q.expiryAt)
-	case q.headMs != 0:
+	case q.dueMs != 0:
 		heap.Push(&e.heads, q)
 	}
 }
 
-// arm sets the timer for the earliest head. Runs with mu held.
+// arm sets the timer for what is due first. Runs with mu held.
 func (e *expiries) arm(s *Shard, l *lead) {
-	if len(e.heads) == 0 || e.armedMs != 0 && e.armedMs <= e.heads[0].headMs {
+	if len(e.heads) == 0 || e.armedMs != 0 && e.armedMs <= e.heads[0].dueMs {
 		return
 	}
 	now := s.nowMs()
-	e.armedMs = min(e.heads[0].headMs, now+expiryWaitMax.Milliseconds())
+	e.armedMs = min(e.heads[0].dueMs, now+expiryWaitMax.Milliseconds())
 	wait := time.Duration(max(0, e.armedMs-now)) * time.Millisecond
 	if e.timer == nil {
 		e.timer = time.AfterFunc(wait, func() { s.headsDue(l) })
@@ -197,7 +207,8 @@ func (e *expiries) stop() {
 	}
 }
 
-// headsDue looks at the queues whose heads have expired by now.
+// headsDue looks at the queues whose heads have expired by now, or which have
+// themselves.
 func (s *Shard) headsDue(l *lead) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,34 +217,39 @@ func (s *Shard) headsDue(l *lead) {
 	}
 	e, now := &l.expiries, s.nowMs()
 	e.armedMs = 0
-	for len(e.heads) > 0 && e.heads[0].headMs <= now {
+	for len(e.heads) > 0 && e.heads[0].dueMs <= now {
 		q := e.heads[0]
-		e.set(q, 0)
-		l.touch(q)
+		if q.headMs != 0 && q.headMs <= now {
+			e.set(q, 0)
+			l.touch(q)
+		}
+		if q.leaseMs != 0 && q.leaseMs <= now {
+			s.leaseOver(q)
+		}
 	}
 	e.arm(s, l)
 	s.dispatch()
 }
 
-// headHeap has the queue whose head expires first at its top.
-type headHeap []*ledQueue
+// dueHeap has the queue that is due first at its top.
+type dueHeap []*ledQueue
 
-func (h headHeap) Len() int           { return len(h) }
-func (h headHeap) Less(i, j int) bool { return h[i].headMs < h[j].headMs }
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].dueMs < h[j].dueMs }
 
-func (h headHeap) Swap(i, j int) {
+func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].expiryAt, h[j].expiryAt = i, j
 }
 
 // Push and Pop are heap's.
-func (h *headHeap) Push(x any) {
+func (h *dueHeap) Push(x any) {
 	q := x.(*ledQueue)
 	q.expiryAt = len(*h)
 	*h = append(*h, q)
 }
 
-func (h *headHeap) Pop() any {
+func (h *dueHeap) Pop() any {
 	last := len(*h) - 1
 	q := (*h)[last]
 	(*h)[last] = nil

@@ -40,9 +40,13 @@ type lead struct {
 	// farewells are for who ended the last consumer of an auto-delete queue, and
 	// waits for its deletion.
 	farewells map[mq.QueueID][]asked
+	removals  map[uint64]*removal // by token
 	tokens    uint64
-	expiries  expiries
-	letters   *deadLetters // nil until something is dead-lettered
+	heldUp    int // queues that are, for their removals
+	// heldBatches are the batches that wait for that, by node and in order.
+	heldBatches map[mq.NodeID][]heldBatch
+	expiries    expiries
+	letters     *deadLetters // nil until something is dead-lettered
 }
 
 // ledQueue is one queue under its leader.
@@ -56,7 +60,8 @@ type ledQueue struct {
 	gets    []getRequest
 	dirty   bool
 	left    bool       // an auto-delete queue that consumers have left since one came
-	unused  bool       // it is being deleted for that
+	unused  bool       // it is being deleted, for that or by a client with a condition
+	heldUp  bool       // no message may come in: see removal
 	dropped []seqRange // handed out without ack, expired or too many: to be settled by the leader
 	// bodyBytes is the size of all bodies in the queue; kept only if the queue
 	// has a limit in bytes.
@@ -65,7 +70,10 @@ type ledQueue struct {
 	mayExpire bool
 	delays    *delays // of a delayed exchange's messages; nil until they were looked at
 	cancels   map[mq.Seq]asked
-	headMs    int64 // when the head expires, while the queue is in expiries
+	headMs    int64 // when the head expires, if it is watched
+	leaseMs   int64 // when a queue with x-expires has not been used for so long, while that runs
+	used      bool  // it has had a consumer since leaseMs was set
+	dueMs     int64 // the first of the two, while the queue is in expiries
 	expiryAt  int   // its place there
 	// shortest is the least patience of its consumers that have one, and overdue
 	// is set while one of them may hold something. nil and 0 if none has.
@@ -86,6 +94,7 @@ func (s *Shard) Lead(term uint64) {
 		homes: map[mq.NodeID]mq.SessionID{}, nodeOf: map[mq.SessionID]mq.NodeID{}, origins: map[uint32]mq.NodeID{},
 		queues:  map[mq.QueueID]*ledQueue{},
 		results: map[mq.NodeID][]byte{}, frames: map[mq.NodeID][]byte{}, purges: map[uint64]asked{}, farewells: map[mq.QueueID][]asked{},
+		removals: map[uint64]*removal{}, heldBatches: map[mq.NodeID][]heldBatch{},
 	}
 	s.lead = l
 	l.proposer.init(s, l)
@@ -115,6 +124,11 @@ func (s *Shard) Follow() {
 	}
 	for _, a := range l.purges {
 		a.notLead()
+	}
+	for _, r := range l.removals {
+		if !r.looked { // else it is answered when its outcome is known
+			r.asked.notLead()
+		}
 	}
 	for _, as := range l.farewells {
 		for _, a := range as {
@@ -177,6 +191,7 @@ func (s *Shard) peerDown(id mq.NodeID) {
 	delete(l.announced, id)
 	delete(l.results, id)
 	delete(l.frames, id)
+	delete(l.heldBatches, id) // sent again when it is back
 	if l.awaiting[id] {
 		delete(l.awaiting, id)
 		s.openIfResumed()
@@ -237,6 +252,7 @@ func (s *Shard) queue(rec *meta.Queue) *ledQueue {
 		q.asked = st.HighWater()
 	}
 	l.queues[rec.ID] = q
+	s.renew(q)
 	return q
 }
 
@@ -286,6 +302,9 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 			delete(l.purges, p.Token)
 			a.ok(appendUint(nil, p.Count))
 		}
+		if r, ok := l.removals[p.Token]; ok && !r.looked {
+			s.removeNow(l, r)
+		}
 	}
 	for _, id := range fx.Deleted {
 		s.forgetQueue(id)
@@ -299,7 +318,7 @@ func (s *Shard) forgetQueue(id mq.QueueID) {
 		return
 	}
 	delete(s.lead.queues, id)
-	s.lead.expiries.set(q, 0)
+	s.lead.expiries.forget(q)
 	q.stopWatching()
 	for _, g := range q.gets {
 		g.asked.fail(meta.NoQueue(q.rec.VHost, q.rec.Name))

@@ -12,12 +12,13 @@ import (
 type rules struct {
 	maxLength, maxBytes int64 // of ready messages, and of their bodies; negative means no limit
 	deadLetter          bool  // there is a dead-letter exchange
+	expiresMs           int64 // how long nobody may use the queue; negative means for ever
 }
 
 func rulesOf(q *meta.Queue) rules {
 	_, deadLetter := q.Args.String(deadLetterExchange)
 	deadLetter = deadLetter || q.Keeper == meta.KeepsDelayed // what is due goes the same way
-	return rules{limit(q, "x-max-length"), limit(q, "x-max-length-bytes"), deadLetter}
+	return rules{limit(q, "x-max-length"), limit(q, "x-max-length-bytes"), deadLetter, queueExpires(q)}
 }
 
 // limited reports whether the queue has a length limit.

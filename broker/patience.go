@@ -52,7 +52,7 @@ func (l *lead) clock() uint32 {
 // attach adds a consumer, or changes one.
 func (l *lead) attach(q *ledQueue, c dispatch.Consumer) error {
 	err := q.d.Attach(c)
-	q.left = q.left && err != nil
+	q.left, q.used = q.left && err != nil, q.used || err == nil
 	if err == nil && c.Patience > 0 {
 		q.d.Time(l.clock())
 		if q.shortest == 0 || c.Patience < q.shortest {

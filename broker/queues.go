@@ -9,10 +9,19 @@ import (
 
 // Stat asks the leader of a queue for its counts.
 func (b *Broker) Stat(ctx context.Context, q *meta.Queue) (QueueStat, error) {
+	return b.stat(ctx, q, false)
+}
+
+// Declared is Stat for somebody who declares a queue again, which counts as its use.
+func (b *Broker) Declared(ctx context.Context, q *meta.Queue) (QueueStat, error) {
+	return b.stat(ctx, q, true)
+}
+
+func (b *Broker) stat(ctx context.Context, q *meta.Queue, use bool) (QueueStat, error) {
 	if err := b.answered(ctx, q.Group); err != nil {
 		return QueueStat{}, err
 	}
-	r, err := b.callLeader(ctx, callStat, q.Group, appendUint(nil, uint64(q.ID)))
+	r, err := b.callLeader(ctx, callStat, q.Group, appendBool(appendUint(nil, uint64(q.ID)), use))
 	if err != nil {
 		return QueueStat{}, err
 	}

@@ -21,17 +21,15 @@ func (t *Topology) queueDelete(ctx context.Context, op mq.QueueDelete) (mq.Reply
 	if !t.mayUse(q) {
 		return mq.Reply{}, q.Locked()
 	}
-	s, err := t.queues.Stat(ctx, q)
-	if err != nil && (op.IfUnused || op.IfEmpty || ctx.Err() != nil) {
-		return mq.Reply{}, err
+	if op.IfUnused || op.IfEmpty {
+		n, err := t.queues.DeleteIf(ctx, q, op.IfUnused, op.IfEmpty)
+		return mq.Reply{Queue: name, Messages: count32(n)}, err
 	}
 	// Without a condition the queue can go though its leader does not answer;
 	// the count is then unknown and shown as 0.
-	if op.IfUnused && s.Consumers > 0 {
-		return mq.Reply{}, mq.Errorf(mq.PreconditionFailed, "queue '%s' in vhost '%s' in use", name, t.who.VHost)
-	}
-	if op.IfEmpty && s.Ready > 0 {
-		return mq.Reply{}, mq.Errorf(mq.PreconditionFailed, "queue '%s' in vhost '%s' not empty", name, t.who.VHost)
+	s, err := t.queues.Stat(ctx, q)
+	if err != nil && ctx.Err() != nil {
+		return mq.Reply{}, err
 	}
 	if _, err := t.propose(ctx, meta.QueueDelete{VHost: q.VHost, Name: q.Name, IfID: q.ID}); err != nil {
 		return mq.Reply{}, err

@@ -53,6 +53,11 @@ func differences(from, to *meta.View) (out []meta.Change) {
 			out = append(out, meta.QueueDeleted{Queue: q})
 		}
 	}
+	for q := range to.AllQueues() {
+		if from.QueueByID(q.ID) == nil {
+			out = append(out, meta.QueueCreated{Queue: q})
+		}
+	}
 	for q := range from.AllQueues() {
 		gone(q)
 	}

@@ -28,10 +28,19 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 	if l == nil || l.term != term {
 		return
 	}
+	if l.heldUp > 0 && l.mustWait(from, o, p.b) {
+		return
+	}
+	s.admit(from, o, p.b)
+	s.dispatch()
+}
+
+// admit proposes a batch. Runs with mu held.
+func (s *Shard) admit(from mq.NodeID, o queue.Origin, ops []byte) {
 	// Checked before it is proposed: a bad peer must not get bytes into the
 	// log that no replica can apply.
 	idle := true
-	err := queue.CheckOps(p.b, func(op queue.Op) {
+	err := queue.CheckOps(ops, func(op queue.Op) {
 		if op.Kind == queue.Settle {
 			s.settling(op, o.Session)
 		} else {
@@ -42,9 +51,8 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 		s.slog.Error("batch that cannot be applied refused", "peer", from, "seq", o.Seq, "err", err)
 		return
 	}
-	l.origins[o.Node] = from
-	l.proposer.add(part{origin: o, ops: p.b, idle: idle})
-	s.dispatch()
+	s.lead.origins[o.Node] = from
+	s.lead.proposer.add(part{origin: o, ops: ops, idle: idle})
 }
 
 // settlerOf holds what a session settles although nobody here knows of its
@@ -199,11 +207,15 @@ func (s *Shard) sessionEnded(session mq.SessionID) {
 }
 
 // noticeUnused says so when the last consumer of an auto-delete queue has gone.
-// A node that has not resumed yet may have others.
+// A node that has not resumed yet may have others. One that expires starts
+// anew.
 func (s *Shard) noticeUnused(q *ledQueue) {
 	if q.rec.AutoDelete && q.left && !q.unused && q.d.Consumers() == 0 && s.knowsAll() {
-		q.left, q.unused = false, true
-		s.topics.Unused(q.rec)
+		s.goUnused(q)
+	}
+	if q.used && q.d.Consumers() == 0 {
+		q.used = false
+		s.renew(q)
 	}
 }
 
@@ -218,22 +230,15 @@ func (s *Shard) knowsAll() bool {
 	return s.lead.opened
 }
 
-// unusedDone hears that an unused queue has been deleted on every node, or
-// that it could not be: then it goes on, and is deleted the next time.
-func (s *Shard) unusedDone(id mq.QueueID) {
+// unusedDone hears that a queue that nobody uses has been deleted on every node,
+// or that it could not be: then it goes on, and is deleted the next time.
+func (s *Shard) unusedDone(l *lead, q *ledQueue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.lead
-	if l == nil {
-		return
+	if s.lead == l {
+		s.goOn(q)
+		s.dispatch()
 	}
-	if q := l.queues[id]; q != nil {
-		q.unused = false
-	}
-	for _, a := range l.farewells[id] {
-		a.ok(nil)
-	}
-	delete(l.farewells, id)
 }
 
 // returned takes unsettled messages back to their place in the queue, or with
@@ -316,10 +321,15 @@ func (s *Shard) serve(a asked, kind byte, p *parser) {
 			a.tryAgain() // until it is deleted: then whoever declares it makes a new one
 			return
 		}
+		if len(p.b) > 0 && p.bool() { // somebody declares it again
+			s.renew(s.queue(rec))
+		}
 		st := s.stat(id)
 		a.ok(appendUint(appendUint(appendUint(nil, st.Ready), st.Unacked), uint64(st.Consumers)))
 	case kind == callPurge:
 		s.purge(a, rec)
+	case kind == callRemove:
+		s.remove(a, rec, p)
 	default:
 		a.fail(errFrame)
 	}
@@ -393,6 +403,11 @@ func (s *Shard) get(a asked, rec *meta.Queue, p *parser) {
 		return
 	}
 	q := s.queue(rec)
+	if q.unused {
+		a.tryAgain() // it is being deleted
+		return
+	}
+	s.renew(q)
 	q.gets = append(q.gets, g)
 	s.lead.touch(q)
 	s.dispatch()
@@ -434,8 +449,13 @@ func (s *Shard) queueDeleted(id mq.QueueID) {
 	if s.lead == nil {
 		return
 	}
+	q := s.lead.queues[id]
 	s.forgetQueue(id)
 	s.lead.proposer.add(part{ops: queue.AppendDelete(nil, id), own: true, last: true})
+	if q != nil {
+		s.letGo(q)
+		s.dispatch()
+	}
 }
 
 // sweep deletes queues that the metadata no longer has: a queue can be left

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"warren/fsm/meta"
 	"warren/fsm/queue"
@@ -15,8 +16,9 @@ import (
 // Topics is what a shard asks of the metadata and says to it.
 type Topics interface {
 	View() *meta.View
-	// Unused says that the last consumer of an auto-delete queue has gone. Must not block.
-	Unused(q *meta.Queue)
+	// Delete has a queue deleted on every node, and calls done when that is so, or
+	// with an error after patience at the latest. Must not block.
+	Delete(q *meta.Queue, patience time.Duration, done func(error))
 	// Forward publishes dead letters, and returns those that reach no queue.
 	// Of each of the others, to hears once. Must not block.
 	Forward(letters []letter, to mq.Confirmer) (nowhere []letter)

@@ -25,6 +25,11 @@ type Catalog interface {
 // answered; any number of goroutines may use it.
 type Queues interface {
 	Stat(ctx context.Context, q *meta.Queue) (QueueStat, error)
+	// Declared is Stat for somebody who declares q again, which counts as its use.
+	Declared(ctx context.Context, q *meta.Queue) (QueueStat, error)
+	// DeleteIf deletes q if nobody consumes from it, or nothing is ready in it, or
+	// both, and returns how many messages went with it.
+	DeleteIf(ctx context.Context, q *meta.Queue, unused, empty bool) (uint64, error)
 	// Purge drops what is ready and returns how many messages that were.
 	Purge(ctx context.Context, q *meta.Queue) (uint32, error)
 }

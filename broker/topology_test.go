@@ -51,10 +51,29 @@ func (c *straightCatalog) Propose(_ context.Context, ops ...meta.Op) ([]meta.Res
 type fixedQueues struct {
 	stat map[string]QueueStat
 	err  error
+	meta Catalog
 }
 
 func (f *fixedQueues) Stat(_ context.Context, q *meta.Queue) (QueueStat, error) {
 	return f.stat[q.Name], f.err
+}
+
+func (f *fixedQueues) Declared(ctx context.Context, q *meta.Queue) (QueueStat, error) {
+	return f.Stat(ctx, q)
+}
+
+func (f *fixedQueues) DeleteIf(ctx context.Context, q *meta.Queue, unused, empty bool) (uint64, error) {
+	s, err := f.Stat(ctx, q)
+	switch {
+	case err != nil:
+		return 0, err
+	case unused && s.Consumers > 0:
+		return 0, inUse(q)
+	case empty && s.Ready > 0:
+		return 0, notEmpty(q)
+	}
+	_, err = f.meta.Propose(ctx, meta.QueueDelete{IfID: q.ID})
+	return s.Ready, err
 }
 
 func (f *fixedQueues) Purge(_ context.Context, q *meta.Queue) (uint32, error) {
@@ -91,7 +110,7 @@ func newTopo(t *testing.T) *topo {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &topo{t: t, catalog: c, queues: &fixedQueues{stat: map[string]QueueStat{}}, session: results[2].Value.(mq.SessionID)}
+	f := &topo{t: t, catalog: c, queues: &fixedQueues{stat: map[string]QueueStat{}, meta: c}, session: results[2].Value.(mq.SessionID)}
 	f.Topology = f.as("guest", 1)
 	c.reads, c.entries = 0, 0
 	return f
@@ -251,7 +270,7 @@ func TestQueueArgumentsAreCheckedNotIgnored(t *testing.T) {
 		{"x-message-ttl", int32(60000), ""},
 		{"x-message-ttl", int64(0), ""},
 		{"x-expires", int32(0), fmt.Sprintf(invalid, "x-expires", "{value_zero,0}")},
-		{"x-expires", int32(1), fmt.Sprintf(missing, "x-expires")},
+		{"x-expires", int32(1), ""},
 		{"x-max-priority", int32(256), fmt.Sprintf(invalid, "x-max-priority", "{max_value_exceeded,256}")},
 		{"x-max-priority", int32(-1), fmt.Sprintf(invalid, "x-max-priority", "{value_negative,-1}")},
 		{"x-max-priority", int32(10), ""},
