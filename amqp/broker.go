@@ -39,6 +39,9 @@ type Session interface {
 	// Replies starts a consumer of direct replies: of what is published to the
 	// default exchange with name as its routing key. It does not block.
 	Replies(to mq.Sink) (c mq.ConsumerID, name string, err error)
+	// Resize changes how many deliveries a consumer's client may hold unsettled, 0
+	// for any number. It has happened when it returns, or will soon if ctx ends.
+	Resize(ctx context.Context, c mq.ConsumerID, prefetch uint32)
 	// Cancel ends a consumer. When it returns, all deliveries have reached the
 	// sink and none follows; what the client holds stays settleable.
 	Cancel(ctx context.Context, c mq.ConsumerID) error

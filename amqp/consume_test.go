@@ -265,3 +265,30 @@ func TestCloseOkComesAfterTheSessionsEnd(t *testing.T) {
 		t.Errorf("got %d sessions", n)
 	}
 }
+
+// Celery adapts the prefetch count of its consumers this way.
+func TestQosResizesLiveConsumers(t *testing.T) {
+	b := amqptest.New()
+	c := amqptest.Pipe(t, b, amqp.Config{}).Open(1)
+	c.Send(1, &wire.BasicQos{PrefetchCount: 1})
+	amqptest.Expect[wire.BasicQosOk](c)
+	c.Declare(1, "q")
+	consume(c, wire.BasicConsume{})
+	for n := range 4 {
+		publish(c, "q", fmt.Sprint(n))
+	}
+	amqptest.Expect[wire.BasicDeliver](c)
+	c.ExpectNothing(1)
+	c.Send(1, &wire.BasicQos{PrefetchCount: 3})
+	for range 2 { // while the channel waits for the broker
+		amqptest.Expect[wire.BasicDeliver](c)
+	}
+	amqptest.Expect[wire.BasicQosOk](c)
+	c.ExpectNothing(1)
+	c.Send(1, &wire.BasicQos{PrefetchCount: 1})
+	amqptest.Expect[wire.BasicQosOk](c)
+	c.Send(1, &wire.BasicAck{DeliveryTag: 2, Multiple: true})
+	c.ExpectNothing(1)
+	c.Send(1, &wire.BasicAck{DeliveryTag: 3})
+	amqptest.Expect[wire.BasicDeliver](c)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"slices"
 	"sync/atomic"
 
 	"warren/amqp/wire"
@@ -19,6 +20,8 @@ type consumer struct {
 	noAck  bool
 	notify bool          // the client understands basic.cancel
 	count  *atomic.Int64 // consumers of the server
+
+	prefetch uint16 // whoever has the slot's baton has it
 
 	id      mq.ConsumerID
 	started bool          // basic.consume-ok is queued
@@ -50,9 +53,10 @@ func (c *consumer) Cancelled(error) {
 	}
 }
 
-// qos handles basic.qos. Without global it is for consumers to come, each on
-// its own, and ends a channel-wide limit, both as in RabbitMQ; with global it
-// limits the channel's consumers together, at once.
+// qos handles basic.qos. Without global it is for each of the channel's
+// consumers, those to come and, other than in RabbitMQ, those that are there
+// (clients that adapt to their load rely on that), and it ends a channel-wide
+// limit; with global it limits the consumers together, at once.
 func (s *slot) qos(m *wire.BasicQos) error {
 	if m.PrefetchSize != 0 {
 		return mq.Errorf(mq.NotImplemented, "prefetch_size!=0 (%d)", m.PrefetchSize)
@@ -64,8 +68,21 @@ func (s *slot) qos(m *wire.BasicQos) error {
 		s.ch.prefetch = m.PrefetchCount
 	}
 	s.conn.out.setLimit(s.ch, limit)
-	s.reply(&wire.BasicQosOk{})
-	return nil
+	live := s.conn.out.allConsumers(s.ch)
+	live = slices.DeleteFunc(live, func(k *consumer) bool { return m.Global || k.noAck || k.prefetch == m.PrefetchCount })
+	if len(live) == 0 {
+		s.reply(&wire.BasicQosOk{})
+		return nil
+	}
+	prefetch := m.PrefetchCount
+	return s.slowly(func(ctx context.Context) error {
+		for _, k := range live {
+			k.prefetch = prefetch
+			s.conn.session.Resize(ctx, k.id, uint32(prefetch))
+		}
+		s.reply(&wire.BasicQosOk{})
+		return nil
+	})
 }
 
 // consume handles basic.consume.
@@ -86,6 +103,7 @@ func (s *slot) consume(m *wire.BasicConsume) error {
 	}
 	k := &consumer{out: s.conn.out, ch: s.ch, tag: m.ConsumerTag, noAck: m.NoAck, notify: s.conn.caps.consumerCancelNotify,
 		count: &s.conn.server.count.consumers}
+	k.prefetch = s.ch.prefetch
 	if k.tag == "" {
 		k.tag = newConsumerTag()
 	}

@@ -22,7 +22,7 @@ func (s *Session) Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) 
 		if err != nil {
 			return 0, err
 		}
-		id, err := s.attach(ctx, &consumer{session: s, queue: q, spec: spec, sink: to, timeoutMs: timeoutMs})
+		id, err := s.attach(ctx, &consumer{session: s, queue: q, spec: spec, prefetch: spec.Prefetch, sink: to, timeoutMs: timeoutMs})
 		if !s.topology.vanished(q, err) {
 			return id, err
 		} // perhaps it was declared again meanwhile
@@ -36,7 +36,7 @@ func (s *Session) attach(ctx context.Context, c *consumer) (mq.ConsumerID, error
 	s.mu.Lock()
 	s.consumers[c.id] = c
 	s.mu.Unlock()
-	err := b.askAttach(ctx, c)
+	err := b.askAttach(ctx, c, false)
 	s.mu.Lock()
 	closed := s.closed
 	s.mu.Unlock()
@@ -51,17 +51,19 @@ func (s *Session) attach(ctx context.Context, c *consumer) (mq.ConsumerID, error
 	return 0, err
 }
 
-// askAttach asks the leader to attach a consumer. A leader that is told of
+// askAttach asks the leader to attach a consumer, or if it is one already, to
+// resize it. A leader that is told of
 // this node's consumers while the answer is on its way is not told of this
 // one, which is not sure to be one yet: then it is asked again.
-func (b *Broker) askAttach(ctx context.Context, c *consumer) error {
+func (b *Broker) askAttach(ctx context.Context, c *consumer, resize bool) error {
 	for {
 		_, session := b.run()
 		b.resuming.RLock()
 		before := b.resumes[c.queue.Group]
 		b.resuming.RUnlock()
 		body := appendUint(appendUint(nil, uint64(c.queue.ID)), uint64(session))
-		if _, err := b.callLeader(ctx, callAttach, c.queue.Group, appendAttached(body, c)); err != nil {
+		body = appendBool(appendAttached(body, c), resize)
+		if _, err := b.callLeader(ctx, callAttach, c.queue.Group, body); err != nil {
 			return err
 		}
 		b.resuming.RLock()
@@ -73,6 +75,21 @@ func (b *Broker) askAttach(ctx context.Context, c *consumer) error {
 		if sure {
 			return nil
 		}
+	}
+}
+
+// Resize changes how many deliveries a consumer's client may hold unsettled.
+// If its leader does not answer, the next one is told of it with the consumer.
+func (s *Session) Resize(ctx context.Context, id mq.ConsumerID, prefetch uint32) {
+	s.mu.Lock()
+	c := s.consumers[id]
+	s.mu.Unlock()
+	if c == nil {
+		return // its queue was deleted
+	}
+	c.resize(prefetch)
+	if err := s.broker.askAttach(ctx, c, true); err != nil {
+		s.broker.slog.Debug("consumer not resized", "queue", c.queue.Name, "err", err)
 	}
 }
 

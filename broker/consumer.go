@@ -22,10 +22,11 @@ type consumer struct {
 	timeoutMs uint64
 
 	mu       sync.Mutex
-	held     held // guarded by mu
-	attached bool // a leader has taken it, and the next one must
-	ended    bool // no delivery may reach the sink any more
-	leaving  bool // being cancelled: a new leader need not attach it
+	prefetch uint32 // spec's, until basic.qos changes it; guarded by mu
+	held     held   // guarded by mu
+	attached bool   // a leader has taken it, and the next one must
+	ended    bool   // no delivery may reach the sink any more
+	leaving  bool   // being cancelled: a new leader need not attach it
 }
 
 // deliver hands one message on, unless the consumer has ended. Calls do not
@@ -71,6 +72,19 @@ func (c *consumer) take() {
 	c.mu.Lock()
 	c.attached = true
 	c.mu.Unlock()
+}
+
+// resize changes how many deliveries the client may hold unsettled.
+func (c *consumer) resize(prefetch uint32) {
+	c.mu.Lock()
+	c.prefetch = prefetch
+	c.mu.Unlock()
+}
+
+func (c *consumer) mayHold() uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.prefetch
 }
 
 // leftover is what its leader is to forget.
@@ -188,7 +202,7 @@ type attached struct {
 
 func appendAttached(b []byte, c *consumer) []byte {
 	b = appendUint(b, uint64(c.id))
-	b = appendUint(b, uint64(c.spec.Prefetch))
+	b = appendUint(b, uint64(c.mayHold()))
 	b = appendBool(b, c.spec.NoAck)
 	b = appendBool(b, c.spec.Exclusive)
 	b = appendInt(b, int64(c.spec.Priority))

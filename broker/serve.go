@@ -338,6 +338,7 @@ func (s *Shard) serve(a asked, kind byte, p *parser) {
 func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
 	session := mq.SessionID(p.uint())
 	at := parseAttachedOne(p)
+	resize := len(p.b) > 0 && p.bool()
 	if p.err != nil {
 		a.fail(errFrame)
 		return
@@ -352,7 +353,9 @@ func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
 		a.tryAgain() // it is being deleted
 		return
 	}
-	if err := s.lead.attach(q, at.Consumer); err != nil {
+	if resize {
+		q.d.Resize(at.Key, at.Prefetch)
+	} else if err := s.lead.attach(q, at.Consumer); err != nil {
 		a.fail(mq.Errorf(mq.AccessRefused, "queue '%s' in vhost '%s' in exclusive use", rec.Name, rec.VHost))
 		return
 	}

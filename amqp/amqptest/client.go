@@ -161,8 +161,8 @@ func (c *Client) ExpectEOF() {
 // another channel has: channel must be open.
 func (c *Client) ExpectNothing(channel uint16) {
 	c.T.Helper()
-	c.Send(channel, &wire.BasicQos{})
-	Expect[wire.BasicQosOk](c)
+	c.Send(channel, &wire.ChannelFlow{Active: true})
+	Expect[wire.ChannelFlowOk](c)
 }
 
 // Start goes through the handshake up to connection.tune.

@@ -163,6 +163,15 @@ func (s *session) Replies(to mq.Sink) (mq.ConsumerID, string, error) {
 	return c.id, name, nil
 }
 
+func (s *session) Resize(_ context.Context, id mq.ConsumerID, prefetch uint32) {
+	s.broker.mu.Lock()
+	defer s.broker.mu.Unlock()
+	if c := s.consumers[id]; c != nil {
+		c.spec.Prefetch = prefetch
+		c.queue.dispatch()
+	}
+}
+
 func (s *session) Cancel(_ context.Context, id mq.ConsumerID) error {
 	s.broker.mu.Lock()
 	defer s.broker.mu.Unlock()

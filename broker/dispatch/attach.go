@@ -38,6 +38,20 @@ func (q *Queue) Attach(c Consumer) error {
 	return nil
 }
 
+// Resize changes how many deliveries a consumer may hold unsettled. What it
+// holds stays, and so does its link. Nothing happens if k is no consumer.
+func (q *Queue) Resize(k Key, prefetch uint32) {
+	i, ok := q.byKey[k]
+	if !ok || !q.holders[i].attached {
+		return
+	}
+	h := &q.holders[i]
+	q.wanted -= h.mayHold()
+	h.Prefetch = prefetch
+	q.wanted += h.mayHold()
+	q.refresh(i)
+}
+
 // taken reports whether a consumer other than k has the queue for itself.
 func (q *Queue) taken(k Key) bool {
 	for i := range q.holders {

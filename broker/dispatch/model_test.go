@@ -368,6 +368,15 @@ func agreesWithTheModel(t *testing.T, ranks int) {
 				m.patience[c.Key] = c.Patience
 				m.refresh()
 			},
+			"resize": func(t *rapid.T) {
+				k, prefetch := k.Draw(t, "key"), uint32(rapid.IntRange(0, 4).Draw(t, "prefetch"))
+				m.q.Resize(k, prefetch)
+				if c := m.consumers[k]; c != nil {
+					c.Prefetch = prefetch
+				}
+				m.turns = slices.DeleteFunc(m.turns, func(k Key) bool { return !m.able(k) })
+				m.refresh()
+			},
 			"detach": func(t *rapid.T) {
 				k, requeue := k.Draw(t, "key"), rapid.Bool().Draw(t, "requeue")
 				if got, want := m.q.Detach(k, requeue), m.consumers[k] != nil; got != want {
