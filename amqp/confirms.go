@@ -36,8 +36,20 @@ const (
 	confirmWaits confirmState = iota
 	confirmAck
 	confirmNack
-	confirmTold
+	confirmToldAck
+	confirmToldNack
 )
+
+// told is the state of a tag once the client knows.
+func (k confirmState) told() confirmState {
+	switch k {
+	case confirmAck:
+		return confirmToldAck
+	case confirmNack:
+		return confirmToldNack
+	}
+	return k
+}
 
 // looseMax is how many tags may wait behind a gap before they go out one by
 // one although the writer is busy.
@@ -108,9 +120,11 @@ func (c *confirms) collect(dst []byte, n *counters) (_ []byte, more bool) {
 		return dst, false
 	}
 	for c.head < len(c.window) && c.window[c.head] != confirmWaits {
+		// A run does not span what the client has been told to be otherwise: there
+		// are clients that would believe the "multiple" that covers it.
 		kind, untold, last := c.window[c.head], 0, uint64(0)
-		for c.head < len(c.window) && (c.window[c.head] == kind || c.window[c.head] == confirmTold) {
-			if c.window[c.head] != confirmTold {
+		for c.head < len(c.window) && (c.window[c.head] == kind || c.window[c.head] == kind.told()) {
+			if c.window[c.head] != kind.told() {
 				untold++
 				last = c.base
 			}
@@ -148,7 +162,7 @@ func (c *confirms) appendLoose(dst []byte, n *counters) []byte {
 		}
 		at := &c.window[c.head+int(tag-c.base)]
 		dst = c.append(dst, *at, tag, 1, n)
-		*at = confirmTold
+		*at = at.told()
 	}
 	c.loose = c.loose[:0]
 	return dst

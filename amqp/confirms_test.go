@@ -75,6 +75,15 @@ func hear(t *testing.T, frames []byte, told []mq.Outcome) {
 			t.Fatalf("tag %d is told twice", tag)
 		}
 		told[tag] = o
+		oldest := uint64(1)
+		for told[oldest] != mq.Pending && oldest < tag {
+			oldest++
+		}
+		for k := oldest; multiple && k < tag; k++ { // amqp091-go takes it to be about all of these
+			if told[k] != mq.Pending && told[k] != o {
+				t.Fatalf("multiple of %d covers %d, which was told otherwise", tag, k)
+			}
+		}
 		for k := tag - 1; multiple && k > 0; k-- {
 			if told[k] == mq.Pending {
 				told[k] = o

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"sync"
+	"time"
 
 	"warren/fsm/queue"
 	"warren/mq"
@@ -51,9 +52,14 @@ type outbox struct {
 	busy   int         // how many of them hold messages
 	owed   int         // bytes in ops and window
 	free   [][]waiter  // emptied slices to use again
+
+	looking bool        // a timer will look for waiters whose time is over
+	looks   *time.Timer // that timer, once there was need of it
+	heard   bool        // a leader has answered since the last look
+	marks   []mark      // of earlier looks, oldest first; at most answerDeadline / lookEvery + 1
 }
 
-// waiter is told what becomes of one operation.
+// waiter is told once what becomes of one operation.
 type waiter struct {
 	confirm mq.Confirmer
 	tag     uint64
@@ -171,6 +177,7 @@ func (b *outbox) added(before int, w waiter) {
 	b.owed += len(b.ops) - before
 	if w.confirm != nil {
 		b.wait = append(b.wait, w)
+		b.watch()
 	}
 	if len(b.ops) >= batchBytes {
 		b.send(true)
@@ -267,6 +274,7 @@ func (b *outbox) resend(after uint64) {
 func (b *outbox) missed(term uint64, last uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.heard = true
 	if term == b.term {
 		b.resend(last)
 	}
@@ -279,6 +287,7 @@ func (b *outbox) result(seq uint64, code queue.Code) {
 		return
 	}
 	b.mu.Lock()
+	b.heard = true
 	var done []sentBatch
 	for len(b.window) > 0 && b.window[0].seq <= seq {
 		// Batches are applied in order, so all before an applied one are applied.
@@ -304,7 +313,9 @@ func (b *outbox) result(seq uint64, code queue.Code) {
 
 func tell(ws []waiter, o mq.Outcome) {
 	for _, w := range ws {
-		w.confirm.Confirm(w.tag, o)
+		if w.confirm != nil { // or it was given up
+			w.confirm.Confirm(w.tag, o)
+		}
 	}
 }
 
@@ -330,6 +341,9 @@ func (b *outbox) end() {
 	b.ended = true
 	window, wait := b.window, b.wait
 	b.window, b.wait, b.ops, b.owed = nil, nil, nil, 0
+	if b.looks != nil {
+		b.looks.Stop()
+	}
 	b.room.Broadcast()
 	b.mu.Unlock()
 	for i := range window {
