@@ -25,6 +25,9 @@ type Result struct {
 	Origin
 	Code Code
 	Last uint64 // the highest batch applied of that session; 0 if Ended
+	// Refused are the messages that some queue did not take, of a batch that is
+	// Applied or Duplicate. Not to be changed.
+	Refused []Run
 }
 
 // Enqueued is one message that entered one queue.
@@ -33,6 +36,7 @@ type Enqueued struct {
 	Seq      mq.Seq
 	Flags    uint8
 	Priority uint8
+	Buried   bool // refused: in the queue only to leave it for the dead-letter exchange
 	ExpiryMs int64
 	Content  []byte // part of the entry that was applied
 }
@@ -47,6 +51,14 @@ type Range struct {
 type Reserved struct {
 	Queue     mq.QueueID
 	HighWater mq.Seq
+}
+
+// Returned is a message that came back from a consumer, and how often that has
+// happened by now. It says nothing of who has the message.
+type Returned struct {
+	Queue            mq.QueueID
+	Seq              mq.Seq
+	Failed, Acquired uint32 // see Note
 }
 
 // Purged is what a purge did. The ranges that it removed are in
@@ -66,6 +78,7 @@ type Effects struct {
 	Enqueued []Enqueued
 	Settled  []Range // maximal runs that were live and are gone now
 	Reserved []Reserved
+	Returned []Returned
 	Purged   []Purged
 	Deleted  []mq.QueueID
 }
@@ -74,7 +87,8 @@ type Effects struct {
 func (fx *Effects) Reset() {
 	clear(fx.Enqueued)
 	fx.Results, fx.Enqueued, fx.Settled = fx.Results[:0], fx.Enqueued[:0], fx.Settled[:0]
-	fx.Reserved, fx.Purged, fx.Deleted = fx.Reserved[:0], fx.Purged[:0], fx.Deleted[:0]
+	fx.Reserved, fx.Returned = fx.Reserved[:0], fx.Returned[:0]
+	fx.Purged, fx.Deleted = fx.Purged[:0], fx.Deleted[:0]
 }
 
 // settled notes that first..last of q are gone; neighbours become one run.

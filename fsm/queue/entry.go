@@ -21,11 +21,13 @@ const (
 // The opcodes of parts. All but partPurge mean the same whenever they are
 // applied, and twice is once.
 const (
-	partBatch   = 0x10 // uvarint node | uvarint session | uvarint seq | operations
-	partDrop    = 0x24 // a range
-	partPurge   = 0x25 // uvarint queue | uvarint upTo | uvarint token | uvarint n | n x uvarint distance
-	partReserve = 0x26 // uvarint queue | uvarint upTo
-	partDelete  = 0x27 // uvarint queue
+	partBatch    = 0x10 // uvarint node | uvarint session | uvarint seq | operations
+	partRefusing = 0x12 // uvarint node | uvarint session | uvarint seq | uvarint n | n x (uvarint message distance | uvarint queue<<1|bury) | operations
+	partDrop     = 0x24 // a range
+	partPurge    = 0x25 // uvarint queue | uvarint upTo | uvarint token | uvarint n | n x uvarint distance
+	partReserve  = 0x26 // uvarint queue | uvarint upTo
+	partDelete   = 0x27 // uvarint queue
+	partReturn   = 0x28 // uvarint queue | uvarint n | n x (uvarint seq distance | uvarint failed | uvarint acquired)
 )
 
 // AppendEntry begins an entry. decidedTerm is the term that its decisions were
@@ -135,6 +137,12 @@ func checkPart(opcode byte, payload []byte) error {
 			return err
 		}
 		return checkOps(ops)
+	case partRefusing:
+		_, _, ops, err := parseRefusing(payload)
+		if err != nil {
+			return err
+		}
+		return checkOps(ops)
 	case partDrop:
 		_, _, _, err := parseRange(payload)
 		return err
@@ -144,6 +152,8 @@ func checkPart(opcode byte, payload []byte) error {
 	case partReserve:
 		_, _, err := parseReserve(payload)
 		return err
+	case partReturn:
+		return checkReturn(payload)
 	case partDelete:
 		_, err := parseDelete(payload)
 		return err

@@ -39,6 +39,7 @@ type Queue struct {
 	chunks []chunk
 	head   uint32
 	base   uint64
+	notes  *notes // nil if there is none
 }
 
 // Count is how many messages are live.
@@ -132,6 +133,9 @@ func (q *Queue) settle(first, last mq.Seq, spare *spares, fx *Effects) {
 	first, last = max(first, q.front), min(last, q.lastSeq)
 	if first > last || q.count == 0 {
 		return
+	}
+	if q.notes != nil {
+		q.forget(first, last)
 	}
 	atFront := first == q.front
 	for lo := first; lo <= last; lo = lo&^(chunkSeqs-1) + chunkSeqs {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -14,21 +15,28 @@ import (
 // model is the slow definition of State: every live message by itself.
 type model struct {
 	queues map[mq.QueueID]*modelQueue
-	nodes  map[uint32]*node
+	nodes  map[uint32]*modelNode
+}
+
+type modelNode struct {
+	session mq.SessionID
+	last    uint64
+	refused map[uint64][]Run // of every batch; nil of one that was taken whole
 }
 
 type modelQueue struct {
 	last, highWater mq.Seq
 	live            map[mq.Seq]bool
+	notes           map[mq.Seq]Note
 }
 
 func newModel() *model {
-	return &model{queues: map[mq.QueueID]*modelQueue{}, nodes: map[uint32]*node{}}
+	return &model{queues: map[mq.QueueID]*modelQueue{}, nodes: map[uint32]*modelNode{}}
 }
 
 func (m *model) make(id mq.QueueID) *modelQueue {
 	if m.queues[id] == nil {
-		m.queues[id] = &modelQueue{live: map[mq.Seq]bool{}}
+		m.queues[id] = &modelQueue{live: map[mq.Seq]bool{}, notes: map[mq.Seq]Note{}}
 	}
 	return m.queues[id]
 }
@@ -41,6 +49,8 @@ type part struct {
 	except      []mq.Seq
 	origin      Origin
 	ops         []part
+	refusals    []Refusal
+	back        []Returned
 	stale       bool // decided in another term
 }
 
@@ -58,10 +68,15 @@ func (p part) append(dst []byte) []byte {
 		return AppendPurge(dst, p.queues[0], p.last, p.except, 99)
 	case partDelete:
 		return AppendDelete(dst, p.queues[0])
+	case partReturn:
+		return AppendReturn(dst, p.queues[0], p.back)
 	}
 	var ops []byte
 	for _, op := range p.ops {
 		ops = op.append(ops)
+	}
+	if p.kind == partRefusing {
+		return AppendRefusing(dst, p.origin, p.refusals, ops)
 	}
 	return AppendBatch(dst, p.origin, ops)
 }
@@ -74,6 +89,7 @@ type modelSeq struct {
 type modelMessage struct {
 	modelSeq
 	flags, priority uint8
+	buried          bool
 	expiryMs        int64
 	content         string
 }
@@ -84,6 +100,7 @@ type happened struct {
 	enqueued []modelMessage
 	settled  map[modelSeq]bool
 	reserved []Reserved
+	returned []Returned
 	purged   []Purged
 	deleted  []mq.QueueID
 }
@@ -94,10 +111,11 @@ func (h *happened) add(t *rapid.T, fx *Effects) {
 	}
 	h.results = append(h.results, fx.Results...)
 	h.reserved = append(h.reserved, fx.Reserved...)
+	h.returned = append(h.returned, fx.Returned...)
 	h.purged = append(h.purged, fx.Purged...)
 	h.deleted = append(h.deleted, fx.Deleted...)
 	for _, e := range fx.Enqueued {
-		h.enqueued = append(h.enqueued, modelMessage{modelSeq{e.Queue, e.Seq}, e.Flags, e.Priority, e.ExpiryMs, string(e.Content)})
+		h.enqueued = append(h.enqueued, modelMessage{modelSeq{e.Queue, e.Seq}, e.Flags, e.Priority, e.Buried, e.ExpiryMs, string(e.Content)})
 	}
 	for i, r := range fx.Settled {
 		if r.First > r.Last {
@@ -115,18 +133,24 @@ func (h *happened) add(t *rapid.T, fx *Effects) {
 func (m *model) apply(p part, h *happened) {
 	switch p.kind {
 	case byte(Enqueue):
-		for _, id := range p.queues {
-			q := m.make(id)
-			q.last++
-			q.live[q.last] = true
-			h.enqueued = append(h.enqueued, modelMessage{modelSeq{id, q.last}, Persistent, 3, -7, "body"})
-		}
+		m.enqueue(p, nil, h)
 	case byte(Settle), partDrop:
 		m.settle(p.queues[0], p.first, p.last, nil, h)
 	case partReserve:
 		q := m.make(p.queues[0])
 		q.highWater = max(q.highWater, p.last)
 		h.reserved = append(h.reserved, Reserved{p.queues[0], q.highWater})
+	case partReturn:
+		q := m.queues[p.queues[0]]
+		for _, r := range p.back {
+			if q == nil || !q.live[r.Seq] {
+				continue
+			}
+			n := q.notes[r.Seq]
+			n.Failed, n.Acquired = max(n.Failed, r.Failed), max(n.Acquired, r.Acquired)
+			q.notes[r.Seq] = n
+			h.returned = append(h.returned, Returned{p.queues[0], r.Seq, n.Failed, n.Acquired})
+		}
 	case partPurge:
 		if !p.stale {
 			n := m.settle(p.queues[0], 0, p.last, p.except, h)
@@ -136,9 +160,29 @@ func (m *model) apply(p part, h *happened) {
 		m.settle(p.queues[0], 0, 1<<62, nil, h)
 		delete(m.queues, p.queues[0])
 		h.deleted = append(h.deleted, p.queues[0])
-	case partBatch:
+	case partBatch, partRefusing:
 		m.batch(p, h)
 	}
+}
+
+// enqueue puts a message into its queues, but for those that refuse it, and
+// says whether one does.
+func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) {
+	refused = len(refusals) > 0
+	for place, id := range p.queues {
+		at := slices.IndexFunc(refusals, func(r Refusal) bool { return int(r.Queue) == place })
+		if at >= 0 && !refusals[at].Bury {
+			continue
+		}
+		q := m.make(id)
+		q.last++
+		q.live[q.last] = true
+		if at >= 0 {
+			q.notes[q.last] = Note{Buried: true}
+		}
+		h.enqueued = append(h.enqueued, modelMessage{modelSeq{id, q.last}, Persistent, 3, at >= 0, -7, "body"})
+	}
+	return refused
 }
 
 func (m *model) settle(id mq.QueueID, first, last mq.Seq, except []mq.Seq, h *happened) (n uint64) {
@@ -146,6 +190,7 @@ func (m *model) settle(id mq.QueueID, first, last mq.Seq, except []mq.Seq, h *ha
 		for seq := range q.live {
 			if seq >= first && seq <= last && !slices.Contains(except, seq) {
 				delete(q.live, seq)
+				delete(q.notes, seq)
 				h.settled[modelSeq{id, seq}] = true
 				n++
 			}
@@ -157,28 +202,60 @@ func (m *model) settle(id mq.QueueID, first, last mq.Seq, except []mq.Seq, h *ha
 func (m *model) batch(p part, h *happened) {
 	n := m.nodes[p.origin.Node]
 	if n == nil {
-		n = &node{}
+		n = &modelNode{refused: map[uint64][]Run{}}
 		m.nodes[p.origin.Node] = n
 	}
 	if p.origin.Session > n.session {
-		*n = node{session: p.origin.Session}
+		*n = modelNode{session: p.origin.Session, refused: map[uint64][]Run{}}
 	}
 	r := Result{Origin: p.origin, Last: n.last}
 	switch {
 	case p.origin.Session < n.session:
 		r.Code, r.Last = Ended, 0
 	case p.origin.Seq <= n.last:
-		r.Code = Duplicate
+		r.Code, r.Refused = Duplicate, n.refused[p.origin.Seq]
 	case p.origin.Seq != n.last+1:
 		r.Code = Gap
 	default:
 		n.last++
 		r.Last = n.last
-		for _, op := range p.ops {
-			m.apply(op, h)
+		r.Refused = m.refusing(p, h)
+		if r.Refused != nil {
+			n.refused[n.last] = r.Refused
+			n.forgetOld()
 		}
 	}
 	h.results = append(h.results, r)
+}
+
+func (m *model) refusing(p part, h *happened) (runs []Run) {
+	message := uint32(0)
+	for _, op := range p.ops {
+		if op.kind != byte(Enqueue) {
+			m.apply(op, h)
+			continue
+		}
+		var here []Refusal
+		for _, r := range p.refusals {
+			if r.Message == message {
+				here = append(here, r)
+			}
+		}
+		if m.enqueue(op, here, h) {
+			runs = appendRun(runs, message)
+		}
+		message++
+	}
+	return runs
+}
+
+// forgetOld keeps the last RefusalsKept batches that were refused in part.
+func (n *modelNode) forgetOld() {
+	all := slices.Sorted(maps.Keys(n.refused))
+	for len(all) > RefusalsKept {
+		delete(n.refused, all[0])
+		all = all[1:]
+	}
 }
 
 // check holds a state against the model.
@@ -193,6 +270,17 @@ func (m *model) check(t *rapid.T, s *State) {
 		if got.Count() != uint64(len(want.live)) || got.Last() != want.last || got.HighWater() != want.highWater {
 			t.Fatalf("queue %d: got count %d last %d high water %d, want %d %d %d", id,
 				got.Count(), got.Last(), got.HighWater(), len(want.live), want.last, want.highWater)
+		}
+		notes := map[mq.Seq]Note{}
+		var noted []mq.Seq
+		got.EachNote(func(seq mq.Seq, n Note) {
+			noted = append(noted, seq)
+			if notes[seq] = n; got.Note(seq) != n {
+				t.Fatalf("queue %d: note of %d is %v and %v", id, seq, n, got.Note(seq))
+			}
+		})
+		if !maps.Equal(notes, want.notes) || !slices.IsSorted(noted) || got.Noted() != (len(noted) > 0) {
+			t.Fatalf("queue %d: got notes %v, want %v", id, notes, want.notes)
 		}
 		var live, next []mq.Seq
 		for seq := range want.last + 3 {
@@ -232,16 +320,23 @@ func program(t *rapid.T) []part {
 		q := queue.Draw(t, "queue")
 		p := part{queues: []mq.QueueID{q}, first: seq.Draw(t, "first")}
 		p.last = p.first + mq.Seq(rapid.SampledFrom([]int{0, 0, 1, 5, 64, 700, 2048}).Draw(t, "span"))
-		p.kind = rapid.SampledFrom([]byte{partBatch, partBatch, partBatch, partBatch, partDrop, partReserve, partPurge, partDelete}).Draw(t, "kind")
+		p.kind = rapid.SampledFrom([]byte{partBatch, partBatch, partBatch, partRefusing, partRefusing, partReturn, partReturn, partDrop, partReserve, partPurge, partDelete}).Draw(t, "kind")
 		switch p.kind {
 		case partPurge:
 			p.except = slices.Sorted(slices.Values(rapid.SliceOfN(seq, 0, 5).Draw(t, "except")))
 			p.stale = rapid.Bool().Draw(t, "stale")
+		case partReturn:
+			for at := p.first; at <= min(p.last, p.first+80); at += mq.Seq(rapid.IntRange(1, 40).Draw(t, "step")) {
+				failed := rapid.Uint32Range(0, 3).Draw(t, "failed")
+				if at > 0 {
+					p.back = append(p.back, Returned{q, at, failed, failed + rapid.Uint32Range(1, 3).Draw(t, "nacked")})
+				}
+			}
 		case partDelete:
 			if rapid.IntRange(0, 3).Draw(t, "rarely") > 0 {
 				continue
 			}
-		case partBatch:
+		case partBatch, partRefusing:
 			number := uint32(rapid.IntRange(1, 2).Draw(t, "node"))
 			if next[number] == nil {
 				next[number] = &Origin{Node: number, Session: 5}
@@ -262,10 +357,26 @@ func program(t *rapid.T) []part {
 				p.origin = *o
 			}
 			p.ops = batch(t, queue, seq)
+			if p.kind == partRefusing {
+				p.refusals = drawRefusals(t)
+			}
 		}
 		parts = append(parts, p)
 	}
 	return parts
+}
+
+// drawRefusals also names messages and queues that a batch may not have.
+func drawRefusals(t *rapid.T) (all []Refusal) {
+	message := rapid.SampledFrom([]uint32{0, 1, 2, 3, 29, 30, 40, 1000, 1100})
+	for _, m := range slices.Sorted(slices.Values(rapid.SliceOfNDistinct(message, 0, 6, rapid.ID[uint32]).Draw(t, "messages"))) {
+		for place := range uint32(4) {
+			if rapid.Bool().Draw(t, "refuse") {
+				all = append(all, Refusal{m, place, rapid.Bool().Draw(t, "bury")})
+			}
+		}
+	}
+	return all
 }
 
 func batch(t *rapid.T, queue *rapid.Generator[mq.QueueID], seq *rapid.Generator[mq.Seq]) (ops []part) {
@@ -374,6 +485,8 @@ func FuzzApply(f *testing.F) {
 	f.Add([]byte{}, uint8(0))
 	entry := AppendEntry(nil, term, 1)
 	entry = AppendBatch(entry, Origin{1, 2, 1}, AppendSettle(AppendEnqueue(nil, []mq.QueueID{1, 300}, 1, 2, 3, []byte("xy")), 1, 1, 9))
+	entry = AppendRefusing(entry, Origin{1, 2, 2}, []Refusal{{0, 1, true}, {1, 0, false}}, enqueued(2, 1, 300))
+	entry = AppendReturn(entry, 1, []Returned{{1, 1, 0, 1}, {1, 300, 5, 6}})
 	entry = AppendReserve(entry, 1, 1000)
 	entry = AppendPurge(entry, 300, 9, []mq.Seq{1, 4}, 5)
 	entry = AppendDrop(entry, 1, 0, 1<<63)

@@ -3,7 +3,9 @@ package queue
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -71,8 +73,8 @@ func TestABatchIsAppliedOnce(t *testing.T) {
 	for _, step := range steps {
 		o := Origin{7, mq.SessionID(step.session), step.seq}
 		fx := apply(t, s, AppendBatch(nil, o, enqueued(1, 1)))
-		want := Result{o, step.code, step.last}
-		if len(fx.Results) != 1 || fx.Results[0] != want {
+		want := Result{Origin: o, Code: step.code, Last: step.last}
+		if len(fx.Results) != 1 || !reflect.DeepEqual(fx.Results[0], want) {
 			t.Errorf("%s: got %+v, want %+v", step.claim, fx.Results, want)
 		}
 		if got := s.Queue(1).Count(); got != step.count {
@@ -366,6 +368,148 @@ func TestNumbersHaveTheLengthThatIsSaid(t *testing.T) {
 		}
 		if got, want := uvarintLen(uint64(v)), len(binary.AppendUvarint(nil, uint64(v))); got != want {
 			t.Errorf("uvarint %d: got %d, want %d", v, got, want)
+		}
+	}
+}
+
+func TestRefusalsAreCheckedBeforeTheyAreApplied(t *testing.T) {
+	o := Origin{1, 1, 1}
+	for name, all := range map[string][]Refusal{
+		"twice":               {{0, 0, false}, {0, 0, true}},
+		"queues out of order": {{1, 2, false}, {1, 1, false}},
+	} {
+		s := New()
+		err := s.Apply(term, AppendRefusing(AppendEntry(nil, term, 0), o, all, enqueued(2, 1, 2, 3)), &Effects{})
+		if err == nil || len(s.Queues()) != 0 {
+			t.Errorf("%s: applied, %v", name, err)
+		}
+	}
+	for _, payload := range [][]byte{
+		{1, 1, 1, 200},
+		{1, 1, 1, 2, 0, 0},
+		binary.AppendUvarint([]byte{1, 1, 1, 2, 1, 0}, 1<<63),
+		binary.AppendUvarint([]byte{1, 1, 1, 1, 0}, 1<<40),
+	} {
+		entry := append(AppendEntry(nil, term, 0), partRefusing, byte(len(payload)))
+		if New().Apply(term, append(entry, payload...), &Effects{}) == nil {
+			t.Errorf("%v was applied", payload)
+		}
+	}
+}
+
+func TestRefusalsAreKeptForAsManyBatchesAsCanBeUnanswered(t *testing.T) {
+	s := New()
+	const n = RefusalsKept + 5
+	for seq := range uint64(n) {
+		// Batches in between that are taken whole use up nothing.
+		apply(t, s,
+			AppendRefusing(nil, Origin{1, 1, 2*seq + 1}, []Refusal{{1, 0, false}}, enqueued(3, 1)),
+			AppendBatch(nil, Origin{1, 1, 2*seq + 2}, enqueued(1, 1)))
+	}
+	for seq := range uint64(n) {
+		fx := apply(t, s, AppendBatch(nil, Origin{1, 1, 2*seq + 1}, enqueued(3, 1)))
+		want := []Run{{1, 1}}
+		if seq < n-RefusalsKept {
+			want = nil
+		}
+		if r := fx.Results[0]; r.Code != Duplicate || !slices.Equal(r.Refused, want) {
+			t.Errorf("batch %d: got %+v", 2*seq+1, r)
+		}
+	}
+	if got := len(s.nodes[0].refused); got != RefusalsKept {
+		t.Errorf("%d batches are remembered", got)
+	}
+}
+
+func TestRunsReadWhatTheyWrote(t *testing.T) {
+	for _, runs := range [][]Run{nil, {{0, 0}}, {{0, math.MaxUint32}}, {{3, 4}, {6, 6}, {100, 1 << 31}}, {{math.MaxUint32, math.MaxUint32}}} {
+		got, rest := ParseRuns(append(AppendRuns(nil, runs), 'x'))
+		if !slices.Equal(got, runs) || string(rest) != "x" {
+			t.Errorf("%v: got %v and %q", runs, got, rest)
+		}
+	}
+	for _, b := range [][]byte{nil, {1}, {1, 0}, {2, 0, 0, 0, 0}, {2, 0, 0, 1, 0}, {200, 1, 0}, binary.AppendUvarint([]byte{1, 1}, math.MaxUint32), binary.AppendUvarint([]byte{1, 0}, math.MaxUint64)} {
+		if runs, rest := ParseRuns(b); rest != nil {
+			t.Errorf("%v was read as %v", b, runs)
+		}
+	}
+}
+
+// The bytes are what the first version of ours wrote.
+func TestAStateOfTheFirstVersionIsRead(t *testing.T) {
+	old, err := hex.DecodeString("010101010303802004810801040480400100008060000100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New()
+	if err := s.Restore(old); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.AppendTo(nil); !bytes.Equal(got, old) {
+		t.Errorf("nothing is refused, and the state is written as %x", got)
+	}
+	apply(t, s, AppendRefusing(nil, Origin{1, 1, 4}, []Refusal{{0, 0, false}}, enqueued(1, 4096)))
+	if got := s.AppendTo(nil); got[0] != 2 {
+		t.Errorf("version %d", got[0])
+	}
+}
+
+func TestADamagedNewSnapshotIsRefused(t *testing.T) {
+	s := New()
+	apply(t, s, AppendRefusing(nil, Origin{1, 1, 1}, []Refusal{{0, 0, true}, {2, 0, true}, {2, 1, false}}, enqueued(1500, 1, 2)),
+		AppendReturn(nil, 1, []Returned{{1, 1, 1, 2}, {1, 1400, 0, 1}}))
+	good := s.AppendTo(nil)
+	for n := range good {
+		if New().Restore(good[:n]) == nil {
+			t.Errorf("cut at %d: no error", n)
+		}
+		for _, v := range []byte{0, 1, 7, 0xff} {
+			r := New()
+			bad := slices.Clone(good)
+			bad[n] = v
+			if r.Restore(bad) == nil && New().Restore(r.AppendTo(nil)) != nil {
+				t.Errorf("byte %d as %d makes a state that cannot be restored", n, v)
+			}
+		}
+	}
+}
+
+func TestReturnsAreCheckedBeforeTheyAreApplied(t *testing.T) {
+	for _, payload := range [][]byte{
+		nil, {1}, {1, 1}, {1, 1, 0, 1, 1}, {1, 1, 1, 0, 0}, {1, 1, 1, 1}, {1, 1, 1, 1, 1, 7}, {1, 200, 1, 1, 1, 1},
+		binary.AppendUvarint([]byte{1, 1, 1, 0}, 1<<32),
+		append(binary.AppendUvarint([]byte{1, 2, 9, 0, 1}, math.MaxUint64), 0, 1),
+	} {
+		entry := append(AppendEntry(nil, term, 0), partReturn, byte(len(payload)))
+		if New().Apply(term, append(entry, payload...), &Effects{}) == nil {
+			t.Errorf("%v was applied", payload)
+		}
+	}
+}
+
+func TestWhatIsRefusedIsNotInTheLog(t *testing.T) {
+	content := bytes.Repeat([]byte("x"), 100)
+	ops := AppendEnqueue(nil, []mq.QueueID{1, 2}, 0, 0, 0, content)
+	ops = AppendSettle(ops, 1, 5, 5)
+	ops = AppendEnqueue(ops, []mq.QueueID{1}, 0, 0, 0, content)
+	for _, c := range []struct {
+		refusals []Refusal
+		contents int // that the entry has
+	}{
+		{[]Refusal{{0, 0, false}, {0, 1, false}, {1, 0, false}}, 0},
+		{[]Refusal{{0, 1, false}, {1, 0, false}}, 1},
+		{[]Refusal{{1, 0, true}}, 2},
+		{[]Refusal{{0, 0, true}, {0, 1, false}, {1, 0, false}}, 1},
+	} {
+		part := AppendRefusing(nil, Origin{1, 1, 1}, c.refusals, ops)
+		if got := bytes.Count(part, content); got != c.contents {
+			t.Errorf("%v: %d contents in the entry, want %d", c.refusals, got, c.contents)
+		}
+		s := New()
+		fx := apply(t, s, part)
+		want := []Run{{c.refusals[0].Message, 1}}
+		if got := fx.Results[0].Refused; !slices.Equal(got, want) {
+			t.Errorf("%v: refused %v, want %v", c.refusals, got, want)
 		}
 	}
 }

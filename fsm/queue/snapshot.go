@@ -18,8 +18,14 @@ import (
 //	                      and, if any is live: uvarint front | runs of chunks
 //	run: uvarint n<<2 | kind, and for each of n bitmaps 16 x u64 little endian
 //
-// The chunks are those from front's to the last seq's.
-const snapshotVersion = 1
+// The chunks are those from front's to the last seq's. Version 2 has in addition
+// what was refused after each node (appendRefused), and the notes of each queue
+// after it (appendNotes). It is written only if there is any: who refuses
+// nothing writes what any version of ours can read.
+const (
+	snapshotVersion      = 1
+	snapshotVersionNotes = 2
+)
 
 const (
 	runFull   = 0 // everything live between front and the last seq
@@ -36,18 +42,40 @@ const (
 
 // AppendTo appends the state.
 func (s *State) AppendTo(dst []byte) []byte {
-	dst = append(dst, snapshotVersion)
+	version := s.version()
+	dst = append(dst, version)
 	dst = binary.AppendUvarint(dst, uint64(len(s.nodes)))
 	for _, n := range s.nodes {
 		dst = binary.AppendUvarint(dst, uint64(n.number))
 		dst = binary.AppendUvarint(dst, uint64(n.session))
 		dst = binary.AppendUvarint(dst, n.last)
+		if version >= snapshotVersionNotes {
+			dst = appendRefused(dst, n.refused)
+		}
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(s.order)))
 	for _, q := range s.order {
 		dst = q.appendTo(dst)
+		if version >= snapshotVersionNotes {
+			dst = q.appendNotes(dst)
+		}
 	}
 	return dst
+}
+
+// version is the lowest that can say this state.
+func (s *State) version() byte {
+	for i := range s.nodes {
+		if len(s.nodes[i].refused) > 0 {
+			return snapshotVersionNotes
+		}
+	}
+	for _, q := range s.order {
+		if q.notes != nil {
+			return snapshotVersionNotes
+		}
+	}
+	return snapshotVersion
 }
 
 // Hash is a checksum of the state, for replicas to compare.
@@ -113,8 +141,9 @@ func restore(b []byte) (*State, error) {
 	if len(b) == 0 {
 		return nil, errSnapshot
 	}
-	if b[0] != snapshotVersion {
-		return nil, fmt.Errorf("snapshot has version %d, known is %d", b[0], snapshotVersion)
+	version := b[0]
+	if version != snapshotVersion && version != snapshotVersionNotes {
+		return nil, fmt.Errorf("snapshot has version %d, known are up to %d", version, snapshotVersionNotes)
 	}
 	s := New()
 	n, b := uvarint(b[1:])
@@ -126,13 +155,22 @@ func restore(b []byte) (*State, error) {
 		if k := len(s.nodes); b == nil || number > 1<<32-1 || k > 0 && s.nodes[k-1].number >= uint32(number) {
 			return nil, errSnapshot
 		}
-		s.nodes = append(s.nodes, node{uint32(number), mq.SessionID(session), last})
+		s.nodes = append(s.nodes, node{number: uint32(number), session: mq.SessionID(session), last: last})
+		if version >= snapshotVersionNotes {
+			var err error
+			if b, err = s.nodes[len(s.nodes)-1].restoreRefused(b); err != nil {
+				return nil, err
+			}
+		}
 	}
 	n, b = uvarint(b)
 	for range n {
 		q := &Queue{}
 		var err error
-		if b, err = q.restore(b); err != nil {
+		if b, err = q.restore(b); err == nil && version >= snapshotVersionNotes {
+			b, err = q.restoreNotes(b)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if k := len(s.order); k > 0 && s.order[k-1].id >= q.id {

@@ -23,6 +23,7 @@ type node struct {
 	number  uint32
 	session mq.SessionID
 	last    uint64
+	refused []refused // of its last batches; at most RefusalsKept
 }
 
 // New returns the state before the first entry.
@@ -46,7 +47,17 @@ func (s *State) Apply(term uint64, entry []byte, fx *Effects) error {
 		switch opcode {
 		case partBatch:
 			o, ops, _ := parseBatch(payload)
-			s.applyBatch(o, ops, fx)
+			if n := s.applyBatch(o, fx); n != nil {
+				s.applyOps(ops, fx)
+			}
+		case partRefusing:
+			o, r, ops, _ := parseRefusing(payload)
+			if n := s.applyBatch(o, fx); n != nil {
+				at := len(fx.Results) - 1
+				runs := s.applyRefusing(ops, r, fx)
+				n.remember(o.Seq, runs)
+				fx.Results[at].Refused = runs
+			}
 		case partDrop:
 			id, first, last, _ := parseRange(payload)
 			s.settle(id, first, last, fx)
@@ -60,6 +71,8 @@ func (s *State) Apply(term uint64, entry []byte, fx *Effects) error {
 			q := s.make(id)
 			q.highWater = max(q.highWater, upTo)
 			fx.Reserved = append(fx.Reserved, Reserved{id, q.highWater})
+		case partReturn:
+			s.countReturns(payload, fx)
 		case partDelete:
 			id, _ := parseDelete(payload)
 			s.delete(id, fx)
@@ -68,46 +81,62 @@ func (s *State) Apply(term uint64, entry []byte, fx *Effects) error {
 	return nil
 }
 
-// applyBatch applies a home node's batch if it is that node's next one.
-func (s *State) applyBatch(o Origin, ops []byte, fx *Effects) {
+// applyBatch answers a home node's batch, and returns the node if the batch is
+// its next one and has to be applied.
+func (s *State) applyBatch(o Origin, fx *Effects) *node {
 	n := s.node(o.Node)
 	if o.Session > n.session {
-		n.session, n.last = o.Session, 0
+		n.session, n.last, n.refused = o.Session, 0, nil
 	}
 	r := Result{Origin: o, Last: n.last}
 	switch {
 	case o.Session < n.session:
 		r.Code, r.Last = Ended, 0
 	case o.Seq <= n.last:
-		r.Code = Duplicate
+		r.Code, r.Refused = Duplicate, n.refusedOf(o.Seq)
 	case o.Seq > n.last+1:
 		r.Code = Gap
 	default:
 		n.last = o.Seq
 		r.Code, r.Last = Applied, o.Seq
-		s.applyOps(ops, fx)
 	}
 	fx.Results = append(fx.Results, r)
+	if r.Code == Applied {
+		return n
+	}
+	return nil
 }
 
 func (s *State) applyOps(ops []byte, fx *Effects) {
 	for len(ops) > 0 {
 		opcode, payload, rest, _ := nextPart(ops)
 		ops = rest
-		switch OpKind(opcode) {
-		case Enqueue:
-			e, _ := parseEnqueue(payload)
-			for ids := e.queues; len(ids) > 0; {
-				var id uint64
-				id, ids = uvarint(ids)
-				seq := s.make(mq.QueueID(id)).push(&s.spare)
-				fx.Enqueued = append(fx.Enqueued, Enqueued{mq.QueueID(id), seq, e.flags, e.priority, e.expiryMs, e.content})
-			}
-		case Settle:
-			id, first, last, _ := parseRange(payload)
-			s.settle(id, first, last, fx)
-		}
+		s.applyOp(opcode, payload, fx)
 	}
+}
+
+func (s *State) applyOp(opcode byte, payload []byte, fx *Effects) {
+	switch OpKind(opcode) {
+	case Enqueue:
+		e, _ := parseEnqueue(payload)
+		for ids := e.queues; len(ids) > 0; {
+			var id uint64
+			id, ids = uvarint(ids)
+			s.enqueue(mq.QueueID(id), &e, false, fx)
+		}
+	case Settle:
+		id, first, last, _ := parseRange(payload)
+		s.settle(id, first, last, fx)
+	}
+}
+
+func (s *State) enqueue(id mq.QueueID, e *enqueue, bury bool, fx *Effects) {
+	q := s.make(id)
+	seq := q.push(&s.spare)
+	if bury {
+		q.note(seq).Buried = true
+	}
+	fx.Enqueued = append(fx.Enqueued, Enqueued{id, seq, e.flags, e.priority, bury, e.expiryMs, e.content})
 }
 
 func (s *State) settle(id mq.QueueID, first, last mq.Seq, fx *Effects) {

@@ -19,6 +19,8 @@ var rewrite = flag.Bool("rewrite", false, "write what happened into testdata/*.t
 // indented. A line is one entry, its parts separated by ";":
 //
 //	batch NODE SESSION SEQ: enq Q,Q BODY | settle Q FIRST-LAST | ...
+//	refuse MESSAGE.PLACE,MESSAGE.PLACE+ NODE SESSION SEQ: ... (+ buries)
+//	return Q SEQ=FAILED/ACQUIRED,...
 //	drop Q FIRST-LAST | reserve Q UPTO | purge Q UPTO TOKEN EXCEPT,... | delete Q
 //	term N       (alone) the entries after it are logged in term N, decided in the same
 //	decided N    (alone) ... decided in N
@@ -113,16 +115,17 @@ func encode(t *testing.T, part string) []byte {
 	}
 	switch f[0] {
 	case "batch":
-		head, ops, _ := strings.Cut(part, ":")
-		f = strings.Fields(head)
-		o := Origin{uint32(number(t, f[1])), mq.SessionID(number(t, f[2])), number(t, f[3])}
-		var b []byte
-		for op := range strings.SplitSeq(ops, "|") {
-			if strings.TrimSpace(op) != "" {
-				b = append(b, encode(t, op)...)
-			}
+		o, ops := batchOf(t, part)
+		return AppendBatch(nil, o, ops)
+	case "refuse":
+		var all []Refusal
+		for pair := range strings.SplitSeq(f[1], ",") {
+			pair, bury := strings.CutSuffix(pair, "+")
+			message, place, _ := strings.Cut(pair, ".")
+			all = append(all, Refusal{uint32(number(t, message)), uint32(number(t, place)), bury})
 		}
-		return AppendBatch(nil, o, b)
+		o, ops := batchOf(t, strings.Replace(part, f[1], "", 1))
+		return AppendRefusing(nil, o, all, ops)
 	case "enq":
 		return AppendEnqueue(nil, numbers[mq.QueueID](t, f[1]), Persistent, 0, 0, []byte(f[2]))
 	case "settle":
@@ -131,6 +134,14 @@ func encode(t *testing.T, part string) []byte {
 	case "drop":
 		first, last := span()
 		return AppendDrop(nil, q(), first, last)
+	case "return":
+		var back []Returned
+		for one := range strings.SplitSeq(f[2], ",") {
+			seq, counts, _ := strings.Cut(one, "=")
+			failed, acquired, _ := strings.Cut(counts, "/")
+			back = append(back, Returned{q(), mq.Seq(number(t, seq)), uint32(number(t, failed)), uint32(number(t, acquired))})
+		}
+		return AppendReturn(nil, q(), back)
 	case "reserve":
 		return AppendReserve(nil, q(), mq.Seq(number(t, f[2])))
 	case "purge":
@@ -146,19 +157,44 @@ func encode(t *testing.T, part string) []byte {
 	return nil
 }
 
+// batchOf reads WORD NODE SESSION SEQ: operations.
+func batchOf(t *testing.T, part string) (o Origin, b []byte) {
+	t.Helper()
+	head, ops, _ := strings.Cut(part, ":")
+	f := strings.Fields(head)
+	o = Origin{uint32(number(t, f[1])), mq.SessionID(number(t, f[2])), number(t, f[3])}
+	for op := range strings.SplitSeq(ops, "|") {
+		if strings.TrimSpace(op) != "" {
+			b = append(b, encode(t, op)...)
+		}
+	}
+	return o, b
+}
+
 func tell(out *strings.Builder, fx *Effects) {
 	for _, r := range fx.Results {
 		code := []string{"applied", "duplicate", "gap", "ended"}[r.Code]
-		fmt.Fprintf(out, "  node %d session %d seq %d: %s, last %d\n", r.Node, r.Session, r.Seq, code, r.Last)
+		fmt.Fprintf(out, "  node %d session %d seq %d: %s, last %d", r.Node, r.Session, r.Seq, code, r.Last)
+		for _, run := range r.Refused {
+			fmt.Fprintf(out, ", refused %d..%d", run.First, run.Last)
+		}
+		fmt.Fprintln(out)
 	}
 	for _, e := range fx.Enqueued {
-		fmt.Fprintf(out, "  queue %d: +%d %s\n", e.Queue, e.Seq, e.Content)
+		buried := ""
+		if e.Buried {
+			buried = ", buried"
+		}
+		fmt.Fprintf(out, "  queue %d: +%d %s%s\n", e.Queue, e.Seq, e.Content, buried)
 	}
 	for _, r := range fx.Settled {
 		fmt.Fprintf(out, "  queue %d: -%d..%d\n", r.Queue, r.First, r.Last)
 	}
 	for _, r := range fx.Reserved {
 		fmt.Fprintf(out, "  queue %d: high water %d\n", r.Queue, r.HighWater)
+	}
+	for _, r := range fx.Returned {
+		fmt.Fprintf(out, "  queue %d: %d came back, failed %d of %d\n", r.Queue, r.Seq, r.Failed, r.Acquired)
 	}
 	for _, p := range fx.Purged {
 		fmt.Fprintf(out, "  queue %d: purged %d for %d\n", p.Queue, p.Count, p.Token)
