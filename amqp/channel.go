@@ -139,7 +139,7 @@ func (s *slot) leave(ch *channel, answer func()) {
 			return nil
 		}
 		c.server.count.requeued.Add(uint64(len(held)))
-		if err := c.session.Settle(ctx, mq.Settlement{Verdict: mq.Requeue, Held: held}); err != nil && c.ctx.Err() == nil {
+		if err := c.session.Settle(ctx, mq.Settlement{Verdict: mq.Fail, Held: held}); err != nil && c.ctx.Err() == nil {
 			c.log.Warn("requeue for a closed channel", "chan", ch.number, "messages", len(held), "err", err)
 		}
 		return nil

@@ -114,18 +114,32 @@ func TestCommitWaitsForEveryPublish(t *testing.T) {
 }
 
 func TestAPartialCommitIsAnError(t *testing.T) {
+	for _, outcome := range []mq.Outcome{mq.Rejected, mq.Refused} {
+		b := amqptest.New()
+		c := amqptest.Pipe(t, b, amqp.Config{}).Open(1)
+		c.Declare(1, "q")
+		c.Send(1, &wire.TxSelect{})
+		amqptest.Expect[wire.TxSelectOk](c)
+		b.HoldConfirms()
+		publish(c, "q", "a")
+		c.Send(1, &wire.TxCommit{})
+		await(t, "the publish", func() bool { return b.Waiting() == 1 })
+		b.Decide(0, outcome)
+		if closed := c.ExpectClose(1, mq.PreconditionFailed); closed.ReplyText != "PRECONDITION_FAILED - partial tx completion" {
+			t.Errorf("got %q", closed.ReplyText)
+		}
+	}
+}
+
+func TestRefusedByAFullQueueIsNacked(t *testing.T) {
 	b := amqptest.New()
-	c := amqptest.Pipe(t, b, amqp.Config{}).Open(1)
-	c.Declare(1, "q")
-	c.Send(1, &wire.TxSelect{})
-	amqptest.Expect[wire.TxSelectOk](c)
 	b.HoldConfirms()
+	c := confirming(t, b)
 	publish(c, "q", "a")
-	c.Send(1, &wire.TxCommit{})
 	await(t, "the publish", func() bool { return b.Waiting() == 1 })
-	b.Decide(0, mq.Rejected)
-	if closed := c.ExpectClose(1, mq.PreconditionFailed); closed.ReplyText != "PRECONDITION_FAILED - partial tx completion" {
-		t.Errorf("got %q", closed.ReplyText)
+	b.Decide(1, mq.Refused)
+	if m := amqptest.Expect[wire.BasicNack](c); m.DeliveryTag != 1 || m.Multiple {
+		t.Errorf("got %+v", m)
 	}
 }
 

@@ -91,7 +91,7 @@ func (c *confirms) decide(tag uint64, o mq.Outcome) (wake bool) {
 		return false
 	}
 	*at = confirmAck
-	if o == mq.Rejected {
+	if o.Nacked() {
 		*at = confirmNack
 	}
 	if tag != c.base {

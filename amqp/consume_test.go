@@ -292,3 +292,29 @@ func TestQosResizesLiveConsumers(t *testing.T) {
 	c.Send(1, &wire.BasicAck{DeliveryTag: 3})
 	amqptest.Expect[wire.BasicDeliver](c)
 }
+
+// RabbitMQ, "Quorum Queues": of what goes back, a reject and the end of the
+// channel say that it failed, a nack and a recover do not.
+func TestWhatGoesBackSaysWhetherItFailed(t *testing.T) {
+	b := amqptest.New()
+	c := amqptest.Pipe(t, b, amqp.Config{}).Open(1)
+	c.Declare(1, "q")
+	for n := range 4 {
+		publish(c, "q", fmt.Sprint(n))
+	}
+	get := func() uint64 {
+		c.Send(1, &wire.BasicGet{Queue: "q"})
+		return amqptest.Expect[wire.BasicGetOk](c).DeliveryTag
+	}
+	c.Send(1, &wire.BasicNack{DeliveryTag: get(), Requeue: true})
+	c.Send(1, &wire.BasicReject{DeliveryTag: get(), Requeue: true})
+	get()
+	c.Send(1, &wire.BasicRecover{Requeue: true})
+	amqptest.Expect[wire.BasicRecoverOk](c)
+	get()
+	c.Send(1, &wire.ChannelClose{})
+	amqptest.Expect[wire.ChannelCloseOk](c)
+	if got, want := fmt.Sprint(b.Settled()), fmt.Sprint([]mq.Verdict{mq.Requeue, mq.Fail, mq.Requeue, mq.Fail}); got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

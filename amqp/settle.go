@@ -47,19 +47,21 @@ func (s *slot) settlement(method uint16, payload []byte) error {
 		if err := wire.ParseNack(payload, &m); err != nil {
 			return err
 		}
-		return s.settle(verdict(m.Requeue), m.DeliveryTag, m.Multiple)
+		return s.settle(verdict(m.Requeue, mq.Requeue), m.DeliveryTag, m.Multiple)
 	default:
 		var m wire.BasicReject
 		if err := wire.ParseReject(payload, &m); err != nil {
 			return err
 		}
-		return s.settle(verdict(m.Requeue), m.DeliveryTag, false)
+		return s.settle(verdict(m.Requeue, mq.Fail), m.DeliveryTag, false)
 	}
 }
 
-func verdict(requeue bool) mq.Verdict {
+// verdict is what a nack or a reject says. With requeue the two differ: only a
+// reject says that the message failed (RabbitMQ, "Quorum Queues").
+func verdict(requeue bool, back mq.Verdict) mq.Verdict {
 	if requeue {
-		return mq.Requeue
+		return back
 	}
 	return mq.Discard
 }
@@ -140,7 +142,7 @@ func (s *slot) countSettled(v mq.Verdict, n int) {
 	switch v {
 	case mq.Ack:
 		count.acked.Add(uint64(n))
-	case mq.Requeue:
+	case mq.Requeue, mq.Fail:
 		count.requeued.Add(uint64(n))
 	case mq.Discard:
 		count.discarded.Add(uint64(n))

@@ -153,7 +153,7 @@ func newTally() *tally {
 
 // Confirm implements mq.Confirmer.
 func (w *tally) Confirm(_ uint64, o mq.Outcome) {
-	if o == mq.Rejected {
+	if o.Nacked() {
 		w.rejected.Store(true)
 	}
 	if w.left.Add(-1) == 0 {

@@ -24,7 +24,7 @@ type argRule func(v any, args mq.Table) string
 // this version does not have the feature: such an argument must be refused,
 // since ignoring it would let messages live, die or arrive in another way
 // than the client asked for. nil means an unknown key, which is kept and shown.
-func queueArg(key string, value any) (rule argRule, implemented bool) {
+func queueArg(key string) (rule argRule, implemented bool) {
 	switch key {
 	case "x-queue-type":
 		return oneOf("\"unsupported queue type '%s'\"", "classic", "quorum", "stream"), true
@@ -53,7 +53,7 @@ func queueArg(key string, value any) (rule argRule, implemented bool) {
 	case "x-dead-letter-routing-key":
 		return isDeadLetterKey, true
 	case "x-overflow":
-		return oneOf("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"), value == "drop-head"
+		return oneOf("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"), true
 
 	case "x-expires":
 		return isExpires, true
@@ -65,7 +65,9 @@ func queueArg(key string, value any) (rule argRule, implemented bool) {
 		return isNotNegative, true
 	case "x-consumer-disconnected-timeout", "x-delayed-retry-min", "x-delayed-retry-max":
 		return isNotNegative, false
-	case "x-delivery-limit", "x-delayed-retry-type":
+	case "x-delivery-limit":
+		return isInteger, true
+	case "x-delayed-retry-type":
 		return anything, false
 	}
 	return nil, false
@@ -82,7 +84,7 @@ var streamArgs = [...]string{
 func checkQueueArgs(vhost, name string, args mq.Table) error {
 	queue := fmt.Sprintf("queue '%s' in vhost '%s'", name, vhost)
 	for _, f := range args {
-		rule, _ := queueArg(f.Key, f.Value)
+		rule, _ := queueArg(f.Key)
 		if rule == nil {
 			continue
 		}
@@ -99,19 +101,11 @@ func checkQueueArgs(vhost, name string, args mq.Table) error {
 			return mq.Errorf(mq.PreconditionFailed, "invalid arg '%s' for %s of queue type rabbit_%s_queue",
 				f.Key, queue, orClassic(kind))
 		}
-		if rule, implemented := queueArg(f.Key, f.Value); rule != nil && !implemented {
-			return notImplemented("argument '%s' of %s is not implemented in this version", shown(f), queue)
+		if rule, implemented := queueArg(f.Key); rule != nil && !implemented {
+			return notImplemented("argument '%s' of %s is not implemented in this version", f.Key, queue)
 		}
 	}
 	return nil
-}
-
-// shown is an argument as a refusal names it; of x-overflow one value is there.
-func shown(f mq.Field) string {
-	if f.Key == "x-overflow" {
-		return fmt.Sprintf("%s=%v", f.Key, f.Value)
-	}
-	return f.Key
 }
 
 func orClassic(kind string) string {
@@ -169,6 +163,11 @@ func whole(v any) (int64, string) {
 		return 0, fmt.Sprintf("\"expected integer, got %s\"", meta.TypeName(v))
 	}
 	return n, ""
+}
+
+func isInteger(v any, _ mq.Table) string {
+	_, fault := whole(v)
+	return fault
 }
 
 func isNotNegative(v any, _ mq.Table) string {

@@ -26,7 +26,8 @@ const (
 	// nothing else happens in the group.
 	lettersBatch = 64
 	// lettersRetry is how long a letter waits that could not be delivered
-	// because a node had just ended or no metadata leader answered.
+	// because a node had just ended or no metadata leader answered, or for the
+	// first time because a queue was full.
 	lettersRetry = 200 * time.Millisecond
 )
 
@@ -38,6 +39,9 @@ type letter struct {
 	queue  *meta.Queue
 	record segment.Record // set when its turn has come
 	tag    uint64         // of its confirm
+	// owed are those of its queues that have not got it, if others have.
+	owed  []mq.QueueID
+	tries uint // how often a full queue refused it
 }
 
 // deadLetters is a leading shard's way to the dead-letter exchanges. Its
@@ -54,6 +58,7 @@ type deadLetters struct {
 type lettersAnswer struct {
 	tag     uint64
 	outcome mq.Outcome
+	owed    []mq.QueueID
 }
 
 // leave takes a message out of its queue by the leader's decision: to the
@@ -90,8 +95,12 @@ func (d *deadLetters) wake() {
 
 // Confirm hears that a letter has arrived, or may not have.
 func (d *deadLetters) Confirm(tag uint64, o mq.Outcome) {
+	d.hear(lettersAnswer{tag: tag, outcome: o})
+}
+
+func (d *deadLetters) hear(a lettersAnswer) {
 	d.mu.Lock()
-	d.answers = append(d.answers, lettersAnswer{tag, o})
+	d.answers = append(d.answers, a)
 	d.mu.Unlock()
 	d.wake()
 }
@@ -99,9 +108,11 @@ func (d *deadLetters) Confirm(tag uint64, o mq.Outcome) {
 // flights are the letters that await their confirms. They belong to the
 // goroutine of deadLetters.
 type flights struct {
-	byTag map[uint64]letter
-	last  uint64 // tag
-	bytes int
+	byTag   map[uint64]letter
+	last    uint64 // tag
+	bytes   int
+	refused int  // letters, in flight or not, that a full queue has refused
+	lossy   bool // some were dropped since refused was 0
 }
 
 func (d *deadLetters) run(ctx context.Context, s *Shard, l *lead) {
@@ -129,17 +140,25 @@ func (d *deadLetters) answered(s *Shard, l *lead, f *flights) {
 	answers := d.answers
 	d.answers = nil
 	d.mu.Unlock()
-	var arrived, again []letter
+	var arrived, again, refused []letter
 	for _, a := range answers {
 		x := f.land(a.tag)
-		if a.outcome == mq.Confirmed {
+		if len(a.owed) > 0 {
+			x.owed = a.owed
+		}
+		switch a.outcome {
+		case mq.Confirmed:
+			f.done(&x)
 			arrived = append(arrived, x)
-		} else {
+		case mq.Refused:
+			refused = append(refused, x)
+		default:
 			again = append(again, x) // the node that held one of its queues has ended
 		}
 	}
 	s.lettersGone(l, arrived, len(arrived))
-	s.lettersLater(l, again)
+	s.lettersLater(l, again, lettersRetry)
+	s.lettersRefused(l, f, refused)
 }
 
 // land takes a letter off what is in flight.
@@ -166,8 +185,11 @@ func (d *deadLetters) forward(ctx context.Context, s *Shard, l *lead, f *flights
 		nowhere[i] = f.land(nowhere[i].tag)
 	}
 	if err != nil {
-		s.lettersLater(l, nowhere)
+		s.lettersLater(l, nowhere, lettersRetry)
 		return
+	}
+	for i := range nowhere {
+		f.done(&nowhere[i])
 	}
 	s.lettersGone(l, nowhere, 0)
 }
@@ -185,11 +207,12 @@ func (s *Shard) takeLetters(l *lead, f *flights) (batch []letter) {
 	for n < len(d.waiting) && len(batch) < lettersBatch && len(f.byTag) < lettersBusy && f.bytes < lettersBusyBytes {
 		x := d.waiting[n]
 		n++
-		if l.queues[x.id] == nil {
-			continue
+		ok := l.queues[x.id] != nil
+		if ok {
+			x.record, ok = s.bodies.Get(uint64(x.id), uint64(x.seq))
 		}
-		var ok bool
-		if x.record, ok = s.bodies.Get(uint64(x.id), uint64(x.seq)); !ok {
+		if !ok {
+			f.done(&x)
 			continue
 		}
 		f.last++
@@ -227,18 +250,24 @@ func (s *Shard) lettersGone(l *lead, gone []letter, arrived int) {
 	}
 }
 
-// lettersLater puts letters back to be sent again after a while.
-func (s *Shard) lettersLater(l *lead, again []letter) {
+// lettersLater puts letters back to be sent again after a while, in front of
+// those that have not been, unless they may have to wait for long.
+func (s *Shard) lettersLater(l *lead, again []letter, wait time.Duration) {
 	if len(again) == 0 {
 		return
 	}
-	time.AfterFunc(lettersRetry, func() {
+	time.AfterFunc(wait, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.lead == l {
-			l.letters.waiting = append(again, l.letters.waiting...)
-			l.letters.wake()
+		if s.lead != l {
+			return
 		}
+		if again[0].tries > 0 {
+			l.letters.waiting = append(l.letters.waiting, again...)
+		} else {
+			l.letters.waiting = append(again, l.letters.waiting...)
+		}
+		l.letters.wake()
 	})
 }
 
@@ -251,7 +280,7 @@ func (b *Broker) deadLetters(id mq.QueueID) bool {
 // Forward publishes dead letters, each to all queues that it reaches from its
 // dead-letter exchange, and returns those that reach none: the exchange is not
 // there, nothing is bound, or the letter would go round for ever.
-func (b *Broker) Forward(letters []letter, to mq.Confirmer) (nowhere []letter) {
+func (b *Broker) Forward(letters []letter, to *deadLetters) (nowhere []letter) {
 	v := b.View()
 	var touched []*outbox
 	for i := range letters {
@@ -260,6 +289,7 @@ func (b *Broker) Forward(letters []letter, to mq.Confirmer) (nowhere []letter) {
 		var targets []target
 		if err == nil {
 			targets, err = dead.destinations(b, v, x.queue)
+			targets = x.aims(v, targets)
 		}
 		if err != nil {
 			b.slog.Error("dead letter dropped", "vhost", x.queue.VHost, "queue", x.queue.Name, "err", err)
@@ -268,12 +298,15 @@ func (b *Broker) Forward(letters []letter, to mq.Confirmer) (nowhere []letter) {
 			nowhere = append(nowhere, *x)
 			continue
 		}
-		w := waiter{to, x.tag}
+		w := waiter{confirm: to, tag: x.tag}
 		if len(targets) > 1 {
-			w = waiter{confirm: newJoint(len(targets), w)}
+			w = waiter{confirm: &posting{to: to, letter: x.tag, targets: targets, left: len(targets)}}
 		}
 		m := dead.outgoing(x.record.Priority)
 		for j := range targets {
+			if len(targets) > 1 {
+				w.tag = uint64(j)
+			}
 			touched = b.forward(&targets[j], &m, w, touched)
 		}
 	}
@@ -295,7 +328,7 @@ func (b *Broker) burial(x *letter) (burial, error) {
 func (b *Broker) forward(t *target, m *outgoing, w waiter, touched []*outbox) []*outbox {
 	o, err := b.outbox(t.group)
 	if err == nil {
-		err = o.forward(t.queues, m, m.expiry(t, b.nowMs), w)
+		err = o.forward(t, m, m.expiry(t, b.nowMs), w)
 	}
 	if err != nil { // the node that held these queues has ended, and they with it
 		w.confirm.Confirm(w.tag, mq.Rejected)

@@ -18,12 +18,13 @@ const (
 	lookEvery = 5 * time.Second
 )
 
-// mark is what was in an outbox at a look: all batches before seq, and n
-// waiters of the one that had that number or was to get it.
+// mark is what was in an outbox at a look: all batches before seq, and so many
+// waiters of the one that was to get that number. Messages that a later one got
+// are in a later mark.
 type mark struct {
-	at  time.Time
-	seq uint64
-	n   int
+	at                time.Time
+	seq               uint64
+	messages, settles int
 }
 
 // watch begins to look. Runs with mu held, for each waiter: it must cost next
@@ -52,9 +53,9 @@ func (b *outbox) look(now time.Time) {
 		late, b.marks = b.marks[0], b.marks[1:]
 	}
 	over := b.giveUp(late)
-	b.looking = !b.ended && len(b.window)+len(b.ops) > 0
+	b.looking = !b.ended && len(b.window)+b.size() > 0
 	if b.looking {
-		b.marks = append(b.marks, mark{now, b.next, len(b.wait)})
+		b.marks = append(b.marks, mark{now, b.next, len(b.messageWait), len(b.settleWait)})
 		b.looks.Reset(lookEvery)
 	} else {
 		b.marks = nil
@@ -73,16 +74,21 @@ func (b *outbox) giveUp(late mark) (over []waiter) {
 			}
 		}
 	}
+	takeSome := func(x *batch) {
+		take(x.messageWait[:min(late.messages, len(x.messageWait))])
+		take(x.settleWait[:min(late.settles, len(x.settleWait))])
+	}
 	for i := range b.window {
 		switch s := &b.window[i]; {
 		case s.seq < late.seq:
-			take(s.wait)
+			take(s.messageWait)
+			take(s.settleWait)
 		case s.seq == late.seq:
-			take(s.wait[:late.n])
+			takeSome(&s.batch)
 		}
 	}
 	if b.next == late.seq {
-		take(b.wait[:late.n])
+		takeSome(&b.batch)
 	}
 	return over
 }
@@ -92,6 +98,8 @@ func (b *outbox) giveUp(late mark) (over []waiter) {
 func waitsOn(c mq.Confirmer) bool {
 	switch c := c.(type) {
 	case *deadLetters:
+		return true
+	case *posting:
 		return true
 	case *joint:
 		return waitsOn(c.to.confirm)

@@ -94,7 +94,7 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 			}
 			continue
 		}
-		s.deliver(q, k, seq, redelivered, rec.Body)
+		s.deliver(q, k, seq, redelivered, s.shown(q, seq, redelivered, rec.Body))
 		if noAck {
 			q.drop(seq)
 		}
@@ -175,11 +175,12 @@ func (s *Shard) answerGets(q *ledQueue, st *queue.Queue) {
 			q.drop(seq)
 		}
 		s.stats.Delivered++
-		b := appendBool(make([]byte, 0, 32+len(rec.Body)), true)
+		content := s.shown(q, seq, redelivered, rec.Body)
+		b := appendBool(make([]byte, 0, 32+len(content)), true)
 		b = appendUint(b, uint64(seq))
 		b = appendBool(b, redelivered)
 		b = appendUint(b, min(s.stat(q.id).Ready, math.MaxUint32))
-		g.asked.ok(append(b, rec.Body...))
+		g.asked.ok(append(b, content...))
 	}
 	s.settleDropped(q)
 }

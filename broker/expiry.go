@@ -131,7 +131,8 @@ func (s *Shard) dropHead(q *ledQueue, st *queue.Queue, over *excess) bool {
 }
 
 // findDue finds queues that this leader has not touched and that have an
-// expiring head or a limit, or expire themselves. Runs with mu held.
+// expiring head, a limit or notes of messages, or expire themselves. Runs with
+// mu held.
 func (s *Shard) findDue() {
 	view := s.topics.View()
 	s.findLeases()
@@ -148,7 +149,7 @@ func (s *Shard) findDue() {
 		r, _ := s.bodies.Get(uint64(id), uint64(seq))
 		// With priorities there are other heads than the lowest seq.
 		heads := s.prioritized[id] && rankingOf(rec).max > 0
-		if r.ExpiryMs != 0 || rulesOf(rec).limited() || heads || rec.Keeper != meta.NoKeeper {
+		if r.ExpiryMs != 0 || rulesOf(rec).dropsHead() || heads || rec.Keeper != meta.NoKeeper || st.Noted() {
 			s.queue(rec)
 		}
 	}

@@ -3,6 +3,8 @@ package broker
 import (
 	"encoding/binary"
 	"errors"
+
+	"warren/fsm/queue"
 )
 
 // Frames between nodes start with their kind; the rest are uvarints and
@@ -26,7 +28,11 @@ const (
 	frameRecall                 // leader to home: deliveries are taken back, their consumers held them for too long
 	frameDirect                 // home of a publisher to that of a requester: a direct reply
 	frameDirectTaken            // and back: how many bytes of these were taken
+	frameFail                   // home to leader: unsettled messages go back, and that counts as failed
 )
+
+// someRefused is added to the code of a result: runs of refused messages follow it.
+const someRefused = 0x80
 
 var errFrame = errors.New("malformed frame")
 
@@ -79,6 +85,17 @@ func (p *parser) bytes() []byte {
 	s := p.b[:n:n]
 	p.b = p.b[n:]
 	return s
+}
+
+// runs reads which messages of a batch were refused.
+func (p *parser) runs() []queue.Run {
+	runs, rest := queue.ParseRuns(p.b)
+	if rest == nil {
+		p.fail()
+		return nil
+	}
+	p.b = rest
+	return runs
 }
 
 func (p *parser) string() string { return string(p.bytes()) }

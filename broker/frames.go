@@ -55,7 +55,7 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
 			s.credit(p)
 		}
-	case frameReturn, frameReject:
+	case frameReturn, frameFail, frameReject:
 		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
 			s.returned(kind, p)
 		}
@@ -184,17 +184,21 @@ func (b *Broker) results(p *parser) {
 	missed, behind := false, uint64(0) // in one frame all that is missed is missed once
 	for len(p.b) > 0 {
 		session, seq := mq.SessionID(p.uint()), p.uint()
-		code, last := queue.Code(p.byte()), p.uint()
+		code, last := p.byte(), p.uint()
+		var refused []queue.Run
+		if code&someRefused != 0 {
+			refused = p.runs()
+		}
 		if p.err != nil {
 			b.slog.Warn("malformed results dropped")
 			return
 		}
 		switch {
 		case o == nil || o.origin.Session != session:
-		case code == queue.Gap:
+		case queue.Code(code) == queue.Gap:
 			missed, behind = true, last
 		default:
-			o.result(seq, code)
+			o.result(seq, queue.Code(code&^someRefused), refused)
 		}
 	}
 	if missed {
@@ -250,7 +254,7 @@ func (b *Broker) disown(x leftover) {
 }
 
 // sendReturn gives messages back to the leader that handed them out, with a
-// frameReturn or a frameReject.
+// frameReturn, a frameFail or a frameReject.
 func (b *Broker) sendReturn(kind byte, g mq.GroupID, to mq.NodeID, term uint64, what []heldBy) {
 	_, session := b.run()
 	f := appendUint([]byte{kind}, uint64(g))

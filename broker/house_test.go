@@ -128,6 +128,7 @@ type houseLog struct {
 	leader  mq.NodeID
 	applied map[mq.NodeID]int
 	refuse  func() bool // whether the next proposal fails though the leader stays; nil: none does
+	doubt   func() bool // whether the next proposal is said to fail, and does not; nil: none is
 }
 
 // houseSeat is a node's place at a log.
@@ -156,6 +157,10 @@ func (s houseSeat) Propose(entry []byte, done func(any, error)) {
 		if n == s.node {
 			mine = r
 		}
+	}
+	if l.doubt != nil && l.doubt() {
+		done(nil, errors.New("commit unknown"))
+		return
 	}
 	done(mine, nil)
 }

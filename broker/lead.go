@@ -47,6 +47,10 @@ type lead struct {
 	heldBatches map[mq.NodeID][]heldBatch
 	expiries    expiries
 	letters     *deadLetters // nil until something is dead-lettered
+
+	admissions uint64                      // how many there have been
+	admitted   map[queue.Origin][]admitted // into queues that refuse, and not applied yet
+	early      []part                      // batches that wait until opened, in order
 }
 
 // ledQueue is one queue under its leader.
@@ -66,6 +70,11 @@ type ledQueue struct {
 	// bodyBytes is the size of all bodies in the queue; kept only if the queue
 	// has a limit in bytes.
 	bodyBytes int64
+	admitted  admitted // and not applied yet; kept only if the queue refuses
+	room      room     // scratch of decide
+	// returning are messages whose return is not committed yet, and what it
+	// makes of their counts; nil unless the queue counts.
+	returning map[mq.Seq]queue.Returned
 	// mayExpire is false only if no message in the queue has an expiry.
 	mayExpire bool
 	delays    *delays // of a delayed exchange's messages; nil until they were looked at
@@ -92,7 +101,7 @@ func (s *Shard) Lead(term uint64) {
 	l := &lead{
 		term: term, began: time.Now(), awaiting: map[mq.NodeID]bool{s.lane.Self(): true}, announced: map[mq.NodeID]bool{},
 		homes: map[mq.NodeID]mq.SessionID{}, nodeOf: map[mq.SessionID]mq.NodeID{}, origins: map[uint32]mq.NodeID{},
-		queues:  map[mq.QueueID]*ledQueue{},
+		queues: map[mq.QueueID]*ledQueue{}, admitted: map[queue.Origin][]admitted{},
 		results: map[mq.NodeID][]byte{}, frames: map[mq.NodeID][]byte{}, purges: map[uint64]asked{}, farewells: map[mq.QueueID][]asked{},
 		removals: map[uint64]*removal{}, heldBatches: map[mq.NodeID][]heldBatch{},
 	}
@@ -223,6 +232,10 @@ func (s *Shard) openIfResumed() {
 		l.touch(q)
 		s.noticeUnused(q)
 	}
+	for _, x := range l.early {
+		s.takeIn(x)
+	}
+	l.early = nil
 	s.dispatch()
 }
 
@@ -252,6 +265,9 @@ func (s *Shard) queue(rec *meta.Queue) *ledQueue {
 		q.asked = st.HighWater()
 	}
 	l.queues[rec.ID] = q
+	if st := s.state.Queue(rec.ID); st != nil && st.Noted() {
+		s.carryOut(q, st)
+	}
 	s.renew(q)
 	return q
 }
@@ -259,6 +275,7 @@ func (s *Shard) queue(rec *meta.Queue) *ledQueue {
 // applied takes over what one entry did. Runs with mu held.
 func (l *lead) applied(s *Shard, fx *queue.Effects) {
 	for i := range fx.Results {
+		l.discharge(fx.Results[i].Origin)
 		l.result(&fx.Results[i])
 	}
 	s.stats.Enqueued += uint64(len(fx.Enqueued))
@@ -281,6 +298,9 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 		if q.delays != nil {
 			heap.Push(q.delays, delayed{m.ExpiryMs, m.Seq})
 		}
+		if m.Buried {
+			s.takeOut(q, m.Seq, tooMany)
+		}
 		l.touch(q)
 	}
 	for i := range fx.Settled {
@@ -288,9 +308,13 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 		s.stats.Settled += uint64(r.Last-r.First) + 1
 		if q := l.queues[r.Queue]; q != nil {
 			q.d.Settled(r.First, r.Last)
+			q.forgetReturns(r.First, r.Last)
 			q.cancelled(r.First, r.Last)
 			l.touch(q)
 		}
+	}
+	for i := range fx.Returned {
+		l.cameBack(s, &fx.Returned[i])
 	}
 	for i := range fx.Reserved {
 		if q := l.queues[fx.Reserved[i].Queue]; q != nil {
@@ -338,8 +362,13 @@ func (l *lead) result(r *queue.Result) {
 	f := l.results[node]
 	f = appendUint(f, uint64(r.Origin.Session))
 	f = appendUint(f, r.Origin.Seq)
-	f = append(f, byte(r.Code))
-	l.results[node] = appendUint(f, r.Last)
+	if len(r.Refused) == 0 {
+		f = append(f, byte(r.Code))
+		l.results[node] = appendUint(f, r.Last)
+		return
+	}
+	f = append(f, byte(r.Code)|someRefused)
+	l.results[node] = queue.AppendRuns(appendUint(f, r.Last), r.Refused)
 }
 
 // sendResults answers the nodes whose batches this Apply committed.

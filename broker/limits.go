@@ -11,18 +11,40 @@ import (
 // being consumed.
 type rules struct {
 	maxLength, maxBytes int64 // of ready messages, and of their bodies; negative means no limit
+	refuse              bool  // a message that would be one too many is refused, instead of the head dropped
+	bury                bool  // and goes to the dead-letter exchange
 	deadLetter          bool  // there is a dead-letter exchange
 	expiresMs           int64 // how long nobody may use the queue; negative means for ever
+	deliveries          int64 // x-delivery-limit: attempts that may fail; negative means any number, and none is counted
 }
 
 func rulesOf(q *meta.Queue) rules {
-	_, deadLetter := q.Args.String(deadLetterExchange)
-	deadLetter = deadLetter || q.Keeper == meta.KeepsDelayed // what is due goes the same way
-	return rules{limit(q, "x-max-length"), limit(q, "x-max-length-bytes"), deadLetter, queueExpires(q)}
+	r := rules{maxLength: limit(q, "x-max-length"), maxBytes: limit(q, "x-max-length-bytes")}
+	_, r.deadLetter = q.Args.String(deadLetterExchange)
+	r.deadLetter = r.deadLetter || q.Keeper == meta.KeepsDelayed // what is due goes the same way
+	r.expiresMs = queueExpires(q)
+	r.deliveries = deliveryLimit(q)
+	r.refuse, r.bury = refuses(q)
+	r.bury = r.bury && r.deadLetter
+	return r
+}
+
+// refuses reports whether a queue that is full refuses what comes, and whether
+// that goes to the dead-letter exchange.
+func refuses(q *meta.Queue) (refuse, bury bool) {
+	overflow, _ := q.Args.String("x-overflow")
+	if overflow != "reject-publish" && overflow != "reject-publish-dlx" {
+		return false, false
+	}
+	refuse = limit(q, "x-max-length") >= 0 || limit(q, "x-max-length-bytes") >= 0
+	return refuse, refuse && overflow == "reject-publish-dlx"
 }
 
 // limited reports whether the queue has a length limit.
 func (r rules) limited() bool { return r.maxLength >= 0 || r.maxBytes >= 0 }
+
+// dropsHead reports whether messages leave the queue because of its limit.
+func (r rules) dropsHead() bool { return r.limited() && !r.refuse }
 
 // limit is a numeric argument of a queue; negative means that there is none.
 func limit(q *meta.Queue, key string) int64 {
@@ -43,22 +65,32 @@ func (e *excess) less(rec *segment.Record) {
 	e.bytes -= bodySize(rec.Body)
 }
 
-// excess compares what is ready with the queue's limits; what is checked out
-// does not count (RabbitMQ, "Queue Length Limit"). Runs with mu held.
+// excess compares what is ready with the queue's limits, if its head is to be
+// dropped. Runs with mu held.
 func (s *Shard) excess(q *ledQueue, st *queue.Queue) (e excess) {
+	if !q.rules.dropsHead() {
+		return e
+	}
 	if q.rules.maxLength >= 0 {
 		e.messages = int64(st.Count()) - int64(q.d.Unacked()) - q.rules.maxLength
 	}
-	if q.rules.maxBytes < 0 || q.bodyBytes <= q.rules.maxBytes {
-		return e
-	}
-	e.bytes = q.bodyBytes - q.rules.maxBytes
-	for _, seq := range q.d.HeldSeqs() {
-		if rec, ok := s.bodies.Get(uint64(q.id), uint64(seq)); ok {
-			e.bytes -= bodySize(rec.Body)
-		}
+	if q.rules.maxBytes >= 0 && q.bodyBytes > q.rules.maxBytes {
+		e.bytes = s.readyBytes(q) - q.rules.maxBytes
 	}
 	return e
+}
+
+// readyBytes is the size of the bodies that are ready, of a queue with a limit
+// in bytes; what is checked out does not count (RabbitMQ, "Queue Length
+// Limit"). Runs with mu held.
+func (s *Shard) readyBytes(q *ledQueue) int64 {
+	n := q.bodyBytes
+	for _, seq := range q.d.HeldSeqs() {
+		if rec, ok := s.bodies.Get(uint64(q.id), uint64(seq)); ok {
+			n -= bodySize(rec.Body)
+		}
+	}
+	return n
 }
 
 // bodySize is the size of the body in a stored message.

@@ -19,8 +19,10 @@ const (
 	// ones gather (those of settlements alone are not in a hurry to be answered):
 	// batching without a timer.
 	batchesBusy = 2
-	// batchesMax is how many may be in flight at all.
-	batchesMax = 32
+	// batchesMax is how many may be in flight at all, but for those of
+	// settlements that cannot wait. Of those with messages there are never more:
+	// the state machine remembers what was refused of that many.
+	batchesMax = queue.RefusalsKept
 )
 
 // Origin names an outbox in the state machines: they remember, per node, which
@@ -44,13 +46,11 @@ type outbox struct {
 	ended  bool
 	to     mq.NodeID // leader; "" while there is none
 	term   uint64
-	next   uint64 // number of the next batch
-	ops    []byte // gathering
-	wait   []waiter
-	loaded bool        // ops holds messages, not settlements alone
-	window []sentBatch // unanswered, in order
+	next   uint64      // number of the next batch
+	batch              // gathering
+	window []sentBatch // not all answered, in order
 	busy   int         // how many of them hold messages
-	owed   int         // bytes in ops and window
+	owed   int         // bytes gathering and in the window
 	free   [][]waiter  // emptied slices to use again
 
 	looking bool        // a timer will look for waiters whose time is over
@@ -63,13 +63,26 @@ type outbox struct {
 type waiter struct {
 	confirm mq.Confirmer
 	tag     uint64
+	message uint32 // which one of its batch it waits for
 }
 
+// batch is settlements and messages. They are apart because settlements can go
+// without the messages, never the other way round.
+type batch struct {
+	settles     []byte
+	settleWait  []waiter
+	messages    []byte
+	messageWait []waiter
+	count       uint32 // of messages
+}
+
+func (b *batch) size() int { return len(b.settles) + len(b.messages) }
+
 type sentBatch struct {
-	seq    uint64
-	ops    []byte
-	wait   []waiter
-	loaded bool
+	batch
+	seq      uint64
+	answered bool
+	refused  []queue.Run // of its messages, once answered
 }
 
 func newOutbox(g mq.GroupID, o Origin, lane Lane) *outbox {
@@ -85,9 +98,9 @@ type outgoing struct {
 	content         mq.Content
 }
 
-// enqueue adds one message to some queues of the group; it waits while the
-// group owes too much.
-func (b *outbox) enqueue(ctx context.Context, queues []mq.QueueID, m *outgoing, expiryMs int64, w waiter) error {
+// enqueue adds one message to the queues of a target in the group; it waits
+// while the group owes too much.
+func (b *outbox) enqueue(ctx context.Context, t *target, m *outgoing, expiryMs int64, w waiter) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.owed >= outboxBytes {
@@ -95,25 +108,30 @@ func (b *outbox) enqueue(ctx context.Context, queues []mq.QueueID, m *outgoing, 
 			return err
 		}
 	}
-	return b.put(queues, m, expiryMs, w)
+	return b.put(t, m, expiryMs, w)
 }
 
 // forward is enqueue that never waits; its callers have a bound of their own.
-func (b *outbox) forward(queues []mq.QueueID, m *outgoing, expiryMs int64, w waiter) error {
+func (b *outbox) forward(t *target, m *outgoing, expiryMs int64, w waiter) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.put(queues, m, expiryMs, w)
+	return b.put(t, m, expiryMs, w)
 }
 
 // put runs with mu held.
-func (b *outbox) put(queues []mq.QueueID, m *outgoing, expiryMs int64, w waiter) error {
+func (b *outbox) put(t *target, m *outgoing, expiryMs int64, w waiter) error {
 	if b.ended {
 		return errGroupGone
 	}
-	before := len(b.ops)
-	b.loaded = true
-	b.ops = queue.AppendEnqueue(b.ops, queues, m.flags, m.priority, expiryMs, m.content)
-	b.added(before, w)
+	before := b.size()
+	b.messages = queue.AppendEnqueue(b.messages, t.queues, m.flags|t.flags, m.priority, expiryMs, m.content)
+	if w.confirm != nil {
+		w.message = b.count
+		b.messageWait = append(b.messageWait, w)
+		b.watch()
+	}
+	b.count++
+	b.added(before)
 	return nil
 }
 
@@ -137,10 +155,15 @@ func (b *outbox) awaitRoom(ctx context.Context) error {
 func (b *outbox) answered(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.seal()
-	last := b.next - 1
 	stop := b.broadcastAt(ctx)
 	defer stop()
+	for b.seal(); len(b.messages) > 0 && !b.ended; b.seal() { // there is no room for their batch
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b.room.Wait()
+	}
+	last := b.next - 1
 	for len(b.window) > 0 && b.window[0].seq <= last && !b.ended {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -167,19 +190,19 @@ func (b *outbox) settle(q mq.QueueID, first, last mq.Seq, w waiter) bool {
 	if b.ended {
 		return false
 	}
-	before := len(b.ops)
-	b.ops = queue.AppendSettle(b.ops, q, first, last)
-	b.added(before, w)
+	before := b.size()
+	b.settles = queue.AppendSettle(b.settles, q, first, last)
+	if w.confirm != nil {
+		b.settleWait = append(b.settleWait, w)
+		b.watch()
+	}
+	b.added(before)
 	return true
 }
 
-func (b *outbox) added(before int, w waiter) {
-	b.owed += len(b.ops) - before
-	if w.confirm != nil {
-		b.wait = append(b.wait, w)
-		b.watch()
-	}
-	if len(b.ops) >= batchBytes {
+func (b *outbox) added(before int) {
+	b.owed += b.size() - before
+	if b.size() >= batchBytes {
 		b.send(true)
 	}
 }
@@ -192,7 +215,8 @@ func (b *outbox) flush() {
 	b.mu.Unlock()
 }
 
-// sendAll sends what has gathered, however much is in flight.
+// sendAll sends what has gathered, however much is in flight: all settlements,
+// and the messages if there may be one more batch with messages.
 func (b *outbox) sendAll() {
 	b.mu.Lock()
 	b.seal()
@@ -201,27 +225,28 @@ func (b *outbox) sendAll() {
 
 // send makes a batch of what has gathered and sends it. Runs with mu held.
 func (b *outbox) send(full bool) {
-	if len(b.window) < batchesMax && (full || !b.loaded || b.busy < batchesBusy) {
+	if len(b.window) < batchesMax && (full || len(b.messages) == 0 || b.busy < batchesBusy) {
 		b.seal()
 	}
 }
 
-// seal is send without a limit. Runs with mu held.
+// seal is sendAll. Runs with mu held.
 func (b *outbox) seal() {
-	if len(b.ops) == 0 {
+	s := sentBatch{seq: b.next, batch: batch{settles: b.settles, settleWait: b.settleWait}}
+	b.settles, b.settleWait = nil, nil
+	if len(b.messages) > 0 && b.busy < batchesMax {
+		s.messages, s.messageWait, s.count = b.messages, b.messageWait, b.count
+		b.batch = batch{}
+		b.busy++
+		if n := len(b.free); n > 0 {
+			b.messageWait, b.free = b.free[n-1], b.free[:n-1]
+		}
+	}
+	if s.size() == 0 {
 		return
 	}
-	s := sentBatch{seq: b.next, ops: b.ops, wait: b.wait, loaded: b.loaded}
 	b.next++
-	if b.loaded {
-		b.busy++
-	}
-	b.loaded = false
 	b.window = append(b.window, s)
-	b.ops, b.wait = nil, nil
-	if n := len(b.free); n > 0 {
-		b.wait, b.free = b.free[n-1], b.free[:n-1]
-	}
 	b.transmit(&s)
 }
 
@@ -231,15 +256,15 @@ func (b *outbox) transmit(s *sentBatch) {
 	if b.to == "" {
 		return
 	}
-	f := make([]byte, 0, 48+len(s.ops))
+	f := make([]byte, 0, 48+s.size())
 	f = append(f, frameBatch)
 	f = appendUint(f, uint64(b.group))
 	f = appendUint(f, b.term)
 	f = appendUint(f, uint64(b.origin.Node))
 	f = appendUint(f, uint64(b.origin.Session))
 	f = appendUint(f, s.seq)
-	f = append(f, s.ops...)
-	b.lane.Send(b.to, f)
+	f = append(f, s.settles...)
+	b.lane.Send(b.to, append(f, s.messages...))
 }
 
 // lead points the outbox at a leader and sends everything unanswered again,
@@ -280,20 +305,50 @@ func (b *outbox) missed(term uint64, last uint64) {
 	}
 }
 
-// result hears that a batch of this outbox is committed (or was before).
-func (b *outbox) result(seq uint64, code queue.Code) {
+// result hears that a batch of this outbox is committed (or was before), and
+// which of its messages a full queue refused.
+func (b *outbox) result(seq uint64, code queue.Code, refused []queue.Run) {
 	if code == queue.Ended {
 		b.end() // a later session of this node writes to the group: this one is over
 		return
 	}
 	b.mu.Lock()
 	b.heard = true
-	var done []sentBatch
-	for len(b.window) > 0 && b.window[0].seq <= seq {
-		// Batches are applied in order, so all before an applied one are applied.
+	done := b.answer(seq, refused)
+	b.send(false)
+	b.room.Broadcast()
+	b.mu.Unlock()
+	for i := range done {
+		done[i].tell()
+	}
+	b.reuse(done)
+}
+
+// answer notes the answer to a batch, and returns those that need not be kept
+// any more. That a batch is committed says that those before it are, too, but
+// not what was refused of them: each waits for its own answer. If that was lost
+// with a connection, all is sent again anyway; if it was lost in any other way,
+// this asks for it. Runs with mu held.
+func (b *outbox) answer(seq uint64, refused []queue.Run) (done []sentBatch) {
+	if len(b.window) == 0 || seq < b.window[0].seq || seq-b.window[0].seq >= uint64(len(b.window)) {
+		return nil
+	}
+	i := int(seq - b.window[0].seq)
+	if b.window[i].answered {
+		return nil
+	}
+	b.window[i].answered, b.window[i].refused = true, refused
+	if i > 0 && !b.window[i-1].answered {
+		for j := range b.window[:i] {
+			if !b.window[j].answered {
+				b.transmit(&b.window[j])
+			}
+		}
+	}
+	for len(b.window) > 0 && b.window[0].answered {
 		done = append(done, b.window[0])
-		b.owed -= len(b.window[0].ops)
-		if b.window[0].loaded {
+		b.owed -= b.window[0].size()
+		if len(b.window[0].messages) > 0 {
 			b.busy--
 		}
 		b.window[0] = sentBatch{}
@@ -302,13 +357,25 @@ func (b *outbox) result(seq uint64, code queue.Code) {
 	if len(b.window) == 0 {
 		b.window = nil
 	}
-	b.send(false)
-	b.room.Broadcast()
-	b.mu.Unlock()
-	for i := range done {
-		tell(done[i].wait, mq.Confirmed)
+	return done
+}
+
+// tell passes an answer on.
+func (s *sentBatch) tell() {
+	tell(s.settleWait, mq.Confirmed)
+	runs := s.refused
+	for _, w := range s.messageWait { // in the order of messages, as runs are
+		for len(runs) > 0 && runs[0].Last < w.message {
+			runs = runs[1:]
+		}
+		switch {
+		case w.confirm == nil: // it was given up
+		case len(runs) > 0 && runs[0].First <= w.message:
+			w.confirm.Confirm(w.tag, mq.Refused)
+		default:
+			w.confirm.Confirm(w.tag, mq.Confirmed)
+		}
 	}
-	b.reuse(done)
 }
 
 func tell(ws []waiter, o mq.Outcome) {
@@ -322,7 +389,7 @@ func tell(ws []waiter, o mq.Outcome) {
 func (b *outbox) reuse(done []sentBatch) {
 	b.mu.Lock()
 	for i := range done {
-		if w := done[i].wait; cap(w) > 0 && cap(w) <= 4096 && len(b.free) < 4 {
+		if w := done[i].messageWait; cap(w) > 0 && cap(w) <= 4096 && len(b.free) < 4 {
 			clear(w)
 			b.free = append(b.free, w[:0])
 		}
@@ -339,15 +406,15 @@ func (b *outbox) end() {
 		return
 	}
 	b.ended = true
-	window, wait := b.window, b.wait
-	b.window, b.wait, b.ops, b.owed = nil, nil, nil, 0
+	all := append(b.window, sentBatch{batch: b.batch})
+	b.window, b.batch, b.owed = nil, batch{}, 0
 	if b.looks != nil {
 		b.looks.Stop()
 	}
 	b.room.Broadcast()
 	b.mu.Unlock()
-	for i := range window {
-		tell(window[i].wait, mq.Rejected)
+	for i := range all {
+		tell(all[i].settleWait, mq.Rejected)
+		tell(all[i].messageWait, mq.Rejected)
 	}
-	tell(wait, mq.Rejected)
 }

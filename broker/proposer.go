@@ -18,6 +18,8 @@ const (
 	// for their commit (the credit is given back before it), and together with
 	// an enqueue they cost no entry and no fsync of their own.
 	settleWait = 5 * time.Millisecond
+	// refusalBytes is about how much a refusal adds to an entry.
+	refusalBytes = 2
 	// settleCrowd is how many batches of settlements are company enough.
 	settleCrowd = 16
 	// proposeRetry is how long a leader waits after a refused proposal: a
@@ -42,9 +44,13 @@ type proposer struct {
 type part struct {
 	origin queue.Origin
 	ops    []byte
-	own    bool
-	idle   bool // settlements only: nobody waits for them
-	last   bool // nothing may follow in its entry: it deletes a queue, and one entry has no order between that and an enqueue
+	// refusable: some of its messages may be refused; refusals are those that are.
+	refusable bool
+	refusals  []queue.Refusal
+
+	own  bool
+	idle bool // settlements only: nobody waits for them
+	last bool // nothing may follow in its entry: it deletes a queue, and one entry has no order between that and an enqueue
 }
 
 func (p *proposer) init(s *Shard, l *lead) {
@@ -66,6 +72,17 @@ func (p *proposer) add(x part) {
 	case len(p.parts) >= settleCrowd:
 		p.wake()
 	}
+}
+
+// waits reports whether a node's batch is here and in no entry yet. Runs with
+// mu held.
+func (p *proposer) waits(o queue.Origin) bool {
+	for i := range p.parts {
+		if x := &p.parts[i]; x.origin == o && !x.own {
+			return true
+		}
+	}
+	return false
 }
 
 // waitForCompany begins the wait of settlements. Runs with mu held.
@@ -111,7 +128,7 @@ func (p *proposer) next(s *Shard, l *lead) (entry []byte, own []part) {
 	}
 	n, size := 0, 0
 	for n < len(p.parts) && (n == 0 || size+len(p.parts[n].ops) <= entryBytes) {
-		size += len(p.parts[n].ops) + 40
+		size += len(p.parts[n].ops) + 40 + refusalBytes*len(p.parts[n].refusals)
 		if n++; p.parts[n-1].last {
 			break
 		}
@@ -124,10 +141,13 @@ func (p *proposer) next(s *Shard, l *lead) (entry []byte, own []part) {
 		if !x.idle {
 			p.urgent--
 		}
-		if x.own {
+		switch {
+		case x.own:
 			entry = append(entry, x.ops...)
 			own = append(own, *x)
-		} else {
+		case len(x.refusals) > 0:
+			entry = queue.AppendRefusing(entry, x.origin, x.refusals, x.ops)
+		default:
 			entry = queue.AppendBatch(entry, x.origin, x.ops)
 		}
 	}
@@ -182,6 +202,8 @@ func (p *proposer) retry(s *Shard, l *lead) {
 	}
 	p.urgent, p.since = len(p.parts), time.Time{}
 	p.again, p.refused = nil, false
+	l.early = nil
+	l.dischargeAll()
 	s.askAgain()
 	p.wake()
 }

@@ -75,7 +75,7 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 	if p.Persistent {
 		m.flags |= queue.Persistent
 	}
-	w := waiter{p.Confirm, p.Tag}
+	w := waiter{confirm: p.Confirm, tag: p.Tag}
 	nowhere := historyOnly(targets)
 	if nowhere {
 		w = waiter{} // kept for later, but nobody gets it now
@@ -100,7 +100,7 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 func (s *Session) send(ctx context.Context, t *target, m *outgoing, w waiter) error {
 	o, err := s.broker.outbox(t.group)
 	if err == nil {
-		err = o.enqueue(ctx, t.queues, m, m.expiry(t, s.broker.nowMs), w)
+		err = o.enqueue(ctx, t, m, m.expiry(t, s.broker.nowMs), w)
 	}
 	if errors.Is(err, errGroupGone) {
 		// The node that held the queue ended a moment ago, and the queue with it.
@@ -201,6 +201,7 @@ func (s *Session) lookUp(v *meta.View, m mq.Content, more [][]byte) ([]target, e
 type joint struct {
 	left     atomic.Int32
 	rejected atomic.Bool
+	refused  atomic.Bool
 	to       waiter
 }
 
@@ -212,14 +213,20 @@ func newJoint(n int, to waiter) *joint {
 
 // Confirm counts one group's answer.
 func (j *joint) Confirm(_ uint64, o mq.Outcome) {
-	if o == mq.Rejected {
+	switch o {
+	case mq.Rejected:
 		j.rejected.Store(true)
+	case mq.Refused:
+		j.refused.Store(true)
 	}
 	if j.left.Add(-1) > 0 {
 		return
 	}
-	if j.rejected.Load() {
+	switch {
+	case j.rejected.Load():
 		o = mq.Rejected
+	case j.refused.Load():
+		o = mq.Refused
 	}
 	j.to.confirm.Confirm(j.to.tag, o)
 }

@@ -102,6 +102,7 @@ func (a *ShardStats) add(b ShardStats) {
 	a.Returned += b.Returned
 	a.Expired += b.Expired
 	a.Overflowed += b.Overflowed
+	a.Refused += b.Refused
 	a.DeadLettered += b.DeadLettered
 }
 

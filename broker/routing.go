@@ -73,6 +73,7 @@ type target struct {
 	group  mq.GroupID
 	ttlMs  int64 // x-message-ttl of the queues; negative means none
 	keepMs int64 // how long an exchange keeps the message in them; notKept for clients' queues
+	flags  uint8 // of the message on its way there: refusable if one of the queues may be full
 	queues []mq.QueueID
 }
 
@@ -168,12 +169,16 @@ func (w *walk) reach(q *meta.Queue) {
 		return
 	}
 	w.seenQueue[q.ID] = true
-	ttlMs := queueTTL(q)
+	ttlMs, flags := queueTTL(q), uint8(0)
+	if refuse, _ := refuses(q); refuse {
+		flags = refusable
+	}
 	for i := range w.targets {
-		if w.targets[i].group == q.Group && w.targets[i].ttlMs == ttlMs && w.targets[i].keepMs == notKept {
-			w.targets[i].queues = append(w.targets[i].queues, q.ID)
+		if t := &w.targets[i]; t.group == q.Group && t.ttlMs == ttlMs && t.keepMs == notKept {
+			t.queues = append(t.queues, q.ID)
+			t.flags |= flags
 			return
 		}
 	}
-	w.targets = append(w.targets, target{group: q.Group, ttlMs: ttlMs, queues: []mq.QueueID{q.ID}})
+	w.targets = append(w.targets, target{group: q.Group, ttlMs: ttlMs, flags: flags, queues: []mq.QueueID{q.ID}})
 }

@@ -39,12 +39,14 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 func (s *Shard) admit(from mq.NodeID, o queue.Origin, ops []byte) {
 	// Checked before it is proposed: a bad peer must not get bytes into the
 	// log that no replica can apply.
-	idle := true
+	x := part{origin: o, ops: ops, idle: true}
+	flags := uint8(0)
 	err := queue.CheckOps(ops, func(op queue.Op) {
 		if op.Kind == queue.Settle {
 			s.settling(op, o.Session)
 		} else {
-			idle = false
+			x.idle = false
+			flags |= op.Flags
 		}
 	})
 	if err != nil {
@@ -52,7 +54,10 @@ func (s *Shard) admit(from mq.NodeID, o queue.Origin, ops []byte) {
 		return
 	}
 	s.lead.origins[o.Node] = from
-	s.lead.proposer.add(part{origin: o, ops: ops, idle: idle})
+	x.refusable = flags&refusable != 0
+	if !s.lead.holdBack(x) {
+		s.takeIn(x)
+	}
 }
 
 // settlerOf holds what a session settles although nobody here knows of its
@@ -185,6 +190,7 @@ func (s *Shard) dropSession(session mq.SessionID) {
 	delete(l.nodeOf, session)
 	for _, q := range l.queues {
 		before := q.d.Consumers()
+		s.recallSession(q, session)
 		q.d.DropSession(session)
 		l.touch(q)
 		q.left = q.left || q.d.Consumers() < before
@@ -241,8 +247,8 @@ func (s *Shard) unusedDone(l *lead, q *ledQueue) {
 	}
 }
 
-// returned takes unsettled messages back to their place in the queue, or with
-// frameReject, out of it.
+// returned takes unsettled messages back to their place in the queue, with
+// frameFail as failed attempts, or with frameReject, out of it.
 func (s *Shard) returned(kind byte, p *parser) {
 	term, session := p.uint(), mq.SessionID(p.uint())
 	held := parseHeld(p)
@@ -258,10 +264,11 @@ func (s *Shard) returned(kind byte, p *parser) {
 			continue
 		}
 		k := dispatch.Key{Session: session, Consumer: h.consumer}
-		if kind == frameReject {
+		switch kind {
+		case frameReject:
 			q.d.WithdrawFrom(k, h.seqs, func(seq mq.Seq) { s.leave(q, seq, rejected) })
-		} else {
-			q.d.Return(k, h.seqs)
+		default:
+			s.giveBack(q, k, h.seqs, kind == frameFail)
 			s.stats.Returned += uint64(len(h.seqs))
 		}
 		s.settleDropped(q)
@@ -376,6 +383,9 @@ func (s *Shard) detach(a asked, rec *meta.Queue, p *parser) {
 		return
 	}
 	q := s.queue(rec)
+	if requeue {
+		s.recallAll(q, k)
+	}
 	existed := q.d.Detach(k, requeue)
 	q.left = q.left || existed || attached // attached: under an earlier leader
 	s.noticeUnused(q)

@@ -10,7 +10,7 @@ import (
 func (s *Session) Settle(_ context.Context, st mq.Settlement) error {
 	w := waiter{}
 	if st.Confirm != nil {
-		w = waiter{confirm: newJoint(countRuns(st.Held), waiter{st.Confirm, st.Tag})}
+		w = waiter{confirm: newJoint(countRuns(st.Held), waiter{confirm: st.Confirm, tag: st.Tag})}
 		if len(st.Held) == 0 {
 			st.Confirm.Confirm(st.Tag, mq.Confirmed)
 			return nil
@@ -49,6 +49,8 @@ func (s *Session) settleRun(v mq.Verdict, run []mq.Held, w waiter) {
 	switch {
 	case v == mq.Requeue:
 		kind = frameReturn
+	case v == mq.Fail:
+		kind = frameFail
 	case v == mq.Discard && s.broker.deadLetters(first.Queue):
 		kind = frameReject
 	}

@@ -21,7 +21,7 @@ type Topics interface {
 	Delete(q *meta.Queue, patience time.Duration, done func(error))
 	// Forward publishes dead letters, and returns those that reach no queue.
 	// Of each of the others, to hears once. Must not block.
-	Forward(letters []letter, to mq.Confirmer) (nowhere []letter)
+	Forward(letters []letter, to *deadLetters) (nowhere []letter)
 	// ReadIndex blocks until View is at least as new as every change that was
 	// acknowledged before the call.
 	ReadIndex(ctx context.Context) error
@@ -58,6 +58,7 @@ type Shard struct {
 type ShardStats struct {
 	Enqueued, Delivered, Redelivered, Settled, Returned, Expired uint64
 	Overflowed                                                   uint64 // out of a queue that was full
+	Refused                                                      uint64 // by a queue that was full; once for each
 	DeadLettered                                                 uint64 // taken by the queues that they went to
 }
 

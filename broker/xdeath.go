@@ -24,6 +24,7 @@ const (
 	rejected reason = "rejected"
 	timedOut reason = "expired"
 	tooMany  reason = "maxlen"
+	tooOften reason = "delivery_limit"
 )
 
 // broughtByBroker is the bit of a stored message's flags that says that its

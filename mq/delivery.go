@@ -28,8 +28,9 @@ type Verdict uint8
 
 const (
 	Ack     Verdict = iota // processed: forget it
-	Requeue                // back to its place in the queue (nack or reject with requeue, recover, a closed channel)
+	Requeue                // back to its place in the queue (nack with requeue, recover)
 	Discard                // nack or reject without requeue: dead-letter or drop it
+	Fail                   // like Requeue, and counted as a failed attempt (reject with requeue, a closed channel)
 )
 
 // Settlement settles deliveries of one session.
@@ -52,7 +53,7 @@ type Publish struct {
 	// Fault, if set, is what is wrong with the properties. It is answered once
 	// the exchange is known to take messages from the publisher.
 	Fault *Error
-	// Confirm, if set, is called once with Tag and Confirmed or Rejected when
+	// Confirm, if set, is called once with Tag and Confirmed, Rejected or Refused when
 	// Session.Publish answered Pending, and never otherwise.
 	Confirm Confirmer
 	Tag     uint64
@@ -69,7 +70,11 @@ const (
 	Confirmed                 // kept by every queue that it was routed to, as DESIGN's first promise says; a direct reply: handed on
 	Rejected                  // at least one queue did not take it: basic.nack
 	Unroutable                // no queue; nothing will be called. Mandatory: return it. Otherwise it counts as confirmed
+	Refused                   // at least one queue was full and did not take it: basic.nack
 )
+
+// Nacked reports whether the publisher has to hear that its message was not taken.
+func (o Outcome) Nacked() bool { return o == Rejected || o == Refused }
 
 // Confirmer hears of outcomes. Called from the broker's goroutines, any
 // number at once; must not block and must not call the Session.

@@ -273,7 +273,7 @@ func (q *queue) settle(seq mq.Seq, v mq.Verdict) {
 	if u.consumer != nil {
 		u.consumer.holds--
 	}
-	if v != mq.Requeue {
+	if v != mq.Requeue && v != mq.Fail {
 		return
 	}
 	u.redelivered = true

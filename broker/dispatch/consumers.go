@@ -53,6 +53,14 @@ func (h *holder) able() bool {
 		(h.Prefetch == 0 || h.NoAck || h.unsettled < int(h.Prefetch))
 }
 
+// credit is how many messages h can take at once.
+func (h *holder) credit() int {
+	if h.Prefetch == 0 || h.NoAck {
+		return h.messages
+	}
+	return min(h.messages, int(h.Prefetch)-h.unsettled)
+}
+
 // mayHold is how many deliveries h may hold, for WantReserve.
 func (h *holder) mayHold() uint64 {
 	if h.Prefetch == 0 || h.NoAck {

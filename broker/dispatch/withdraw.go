@@ -57,6 +57,30 @@ func (q *Queue) WithdrawFrom(k Key, seqs []mq.Seq, each func(mq.Seq)) {
 	}
 }
 
+// WithdrawAll withdraws all that k holds and has not settled, and calls each
+// with it.
+func (q *Queue) WithdrawAll(k Key, each func(mq.Seq)) {
+	i, ok := q.byKey[k]
+	if !ok {
+		return
+	}
+	var seqs []mq.Seq
+	q.eachOf(i, func(seq mq.Seq, s slot) {
+		if s&settling == 0 {
+			seqs = append(seqs, seq)
+		}
+	})
+	q.WithdrawFrom(k, seqs, each)
+}
+
+// Restore makes what was withdrawn ready again, at its place and redelivered.
+func (q *Queue) Restore(seq mq.Seq) {
+	s := q.out.get(seq)
+	if i, held := s.held(); held && q.holders[i].Key == leaderKey() {
+		q.giveBack(seq, s)
+	}
+}
+
 // Withdrawn is how many seqs are checked out to the leader itself.
 func (q *Queue) Withdrawn() int {
 	if i, ok := q.byKey[leaderKey()]; ok {
@@ -67,3 +91,19 @@ func (q *Queue) Withdrawn() int {
 
 // Able reports whether there is a consumer that would get the next message.
 func (q *Queue) Able() bool { return q.turn() != nobody }
+
+// Credit is how many messages the consumers would take if they were ready.
+func (q *Queue) Credit() (n int) {
+	if q.turn() == nobody {
+		return 0
+	}
+	if q.singleActive {
+		return q.holders[q.active].credit()
+	}
+	for i := range q.holders {
+		if h := &q.holders[i]; h.queued {
+			n += h.credit()
+		}
+	}
+	return n
+}

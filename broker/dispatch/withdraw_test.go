@@ -77,3 +77,53 @@ func TestSingleActiveConsumerDoesNotWaitForWhatIsWithdrawn(t *testing.T) {
 		t.Fatalf("got %v, want 2 and 3", got)
 	}
 }
+
+func TestRestoredIsReadyAtItsPlaceAgain(t *testing.T) {
+	q, l := New(false), messages(4)
+	attach(t, q, Consumer{Key: key(1, 1), Prefetch: 3})
+	drain(q, l, everything) // 1 to 3
+	q.Settling(2)
+	var back []mq.Seq
+	q.WithdrawAll(key(1, 1), func(seq mq.Seq) { back = append(back, seq) })
+	q.WithdrawAll(key(9, 9), func(mq.Seq) { t.Error("nobody holds anything") })
+	if !slices.Equal(back, []mq.Seq{1, 3}) || q.Withdrawn() != 2 {
+		t.Fatalf("withdrew %v: 2 is settled already", back)
+	}
+	for _, seq := range []mq.Seq{3, 1, 1, 2, 4} {
+		q.Restore(seq)
+	}
+	if seq, ok := q.First(l); seq != 1 || !ok || q.Withdrawn() != 0 || !q.Held(2) {
+		t.Fatalf("%d comes first, %d are withdrawn", seq, q.Withdrawn())
+	}
+	if got := drain(q, l, everything); len(got) != 3 || got[0].seq != 1 || !got[0].redelivered || got[1].seq != 3 {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestCreditIsWhatConsumersWouldTakeAtOnce(t *testing.T) {
+	for _, single := range []bool{false, true} {
+		q, l := New(single), messages(1000)
+		if got := q.Credit(); got != 0 {
+			t.Errorf("nobody takes %d", got)
+		}
+		attach(t, q, Consumer{Key: key(1, 1), Prefetch: 5}, Consumer{Key: key(1, 2), Prefetch: 9, Priority: -1}, Consumer{Key: key(2, 3), Prefetch: 3})
+		q.Suspend(2, true)
+		q.Link(key(1, 1), -10, 0) // a peer cannot take any away
+		for got := q.Credit(); ; got = q.Credit() {
+			if _, _, _, _, ok := q.Next(l, everything); !ok {
+				if got != 0 {
+					t.Errorf("single=%v: they do not take %d", single, got)
+				}
+				break
+			}
+			if now := q.Credit(); now != got-1 {
+				t.Errorf("single=%v: after one of %d there is credit for %d", single, got, now)
+			}
+		}
+	}
+	q := New(false)
+	attach(t, q, Consumer{Key: key(1, 1), NoAck: true, Prefetch: 1})
+	if got := q.Credit(); got != LinkMessages {
+		t.Errorf("without ack it takes %d, want %d", got, LinkMessages)
+	}
+}
