@@ -40,6 +40,8 @@ type Queue struct {
 	head   uint32
 	base   uint64
 	notes  *notes // nil if there is none
+	// windows are what is remembered of messages that enter once; nil if nothing is.
+	windows *[]*window
 }
 
 // Count is how many messages are live.
@@ -136,6 +138,9 @@ func (q *Queue) settle(first, last mq.Seq, spare *spares, fx *Effects) {
 	}
 	if q.notes != nil {
 		q.forget(first, last)
+	}
+	if w := q.window(OwnWindow); w != nil {
+		w.leave(first, last)
 	}
 	atFront := first == q.front
 	for lo := first; lo <= last; lo = lo&^(chunkSeqs-1) + chunkSeqs {

@@ -28,6 +28,7 @@ type modelQueue struct {
 	last, highWater mq.Seq
 	live            map[mq.Seq]bool
 	notes           map[mq.Seq]Note
+	windows         map[uint64][]seenKey
 }
 
 func newModel() *model {
@@ -36,7 +37,7 @@ func newModel() *model {
 
 func (m *model) make(id mq.QueueID) *modelQueue {
 	if m.queues[id] == nil {
-		m.queues[id] = &modelQueue{live: map[mq.Seq]bool{}, notes: map[mq.Seq]Note{}}
+		m.queues[id] = &modelQueue{live: map[mq.Seq]bool{}, notes: map[mq.Seq]Note{}, windows: map[uint64][]seenKey{}}
 	}
 	return m.queues[id]
 }
@@ -51,12 +52,21 @@ type part struct {
 	ops         []part
 	refusals    []Refusal
 	back        []Returned
-	stale       bool // decided in another term
+	once        *modelOnce // of an Enqueue
+	stale       bool       // decided in another term
+}
+
+type modelOnce struct {
+	nowMs   int64
+	windows []Window
 }
 
 func (p part) append(dst []byte) []byte {
 	switch p.kind {
 	case byte(Enqueue):
+		if o := p.once; o != nil {
+			return AppendEnqueueOnce(dst, o.nowMs, o.windows, p.queues, Persistent, 3, -7, []byte("body"))
+		}
 		return AppendEnqueue(dst, p.queues, Persistent, 3, -7, []byte("body"))
 	case byte(Settle):
 		return AppendSettle(dst, p.queues[0], p.first, p.last)
@@ -175,6 +185,9 @@ func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) 
 			continue
 		}
 		q := m.make(id)
+		if p.once != nil && at < 0 && !q.admits(p.once) {
+			continue
+		}
 		q.last++
 		q.live[q.last] = true
 		if at >= 0 {
@@ -185,12 +198,37 @@ func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) 
 	return refused
 }
 
+// admits is the definition of what a queue remembers.
+func (q *modelQueue) admits(o *modelOnce) bool {
+	same := func(w Window) func(s seenKey) bool { return func(s seenKey) bool { return s.key == w.Key } }
+	for _, w := range o.windows {
+		if i := slices.IndexFunc(q.windows[w.ID], same(w)); i >= 0 {
+			if at := q.windows[w.ID][i].expiresMs; at == 0 || at > o.nowMs {
+				return false
+			}
+		}
+	}
+	for _, w := range o.windows {
+		s := seenKey{key: w.Key, expiresMs: w.ExpiresMs}
+		if w.ID == OwnWindow {
+			s.expiresMs, s.seq = 0, q.last+1
+		}
+		all := append(slices.DeleteFunc(q.windows[w.ID], same(w)), s)
+		for w.ID != OwnWindow && len(all) > 1 && (len(all) > int(w.Keys) || all[0].expiresMs != 0 && all[0].expiresMs <= o.nowMs) {
+			all = all[1:]
+		}
+		q.windows[w.ID] = all
+	}
+	return true
+}
+
 func (m *model) settle(id mq.QueueID, first, last mq.Seq, except []mq.Seq, h *happened) (n uint64) {
 	if q := m.queues[id]; q != nil {
 		for seq := range q.live {
 			if seq >= first && seq <= last && !slices.Contains(except, seq) {
 				delete(q.live, seq)
 				delete(q.notes, seq)
+				q.windows[OwnWindow] = slices.DeleteFunc(q.windows[OwnWindow], func(s seenKey) bool { return s.seq == seq })
 				h.settled[modelSeq{id, seq}] = true
 				n++
 			}
@@ -389,10 +427,25 @@ func batch(t *rapid.T, queue *rapid.Generator[mq.QueueID], seq *rapid.Generator[
 		}
 		ids := rapid.SliceOfNDistinct(queue, 1, 3, rapid.ID[mq.QueueID]).Draw(t, "queues")
 		for range rapid.SampledFrom([]int{1, 1, 2, 30, 70, 1100}).Draw(t, "messages") {
-			ops = append(ops, part{kind: byte(Enqueue), queues: ids})
+			ops = append(ops, part{kind: byte(Enqueue), queues: ids, once: drawOnce(t)})
 		}
 	}
 	return ops
+}
+
+// drawOnce is nil mostly: messages come in bulk.
+func drawOnce(t *rapid.T) *modelOnce {
+	if rapid.IntRange(0, 3).Draw(t, "once") > 0 {
+		return nil
+	}
+	o := &modelOnce{nowMs: int64(rapid.IntRange(0, 9).Draw(t, "now"))}
+	for _, id := range rapid.SliceOfNDistinct(rapid.SampledFrom([]uint64{OwnWindow, 1, 2}), 1, 2, rapid.ID[uint64]).Draw(t, "windows") {
+		o.windows = append(o.windows, Window{
+			ID: id, Keys: uint32(rapid.IntRange(0, 4).Draw(t, "keys")), ExpiresMs: int64(rapid.IntRange(0, 12).Draw(t, "expires")),
+			Key: Key{byte(rapid.IntRange(0, 9).Draw(t, "key"))},
+		})
+	}
+	return o
 }
 
 const term = 4

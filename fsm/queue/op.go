@@ -12,16 +12,20 @@ import (
 type OpKind uint8
 
 const (
-	Enqueue OpKind = 0x11 // a message enters one or more queues
-	Settle  OpKind = 0x20 // a range of one queue is done with
+	Enqueue     OpKind = 0x11 // a message enters one or more queues
+	EnqueueOnce OpKind = 0x13 // the same, unless it has been there (AppendEnqueueOnce)
+	Settle      OpKind = 0x20 // a range of one queue is done with
 )
+
+// message reports whether an operation brings a message.
+func (k OpKind) message() bool { return k == Enqueue || k == EnqueueOnce }
 
 // Persistent is the bit of an enqueue's flags that says delivery mode 2.
 const Persistent uint8 = 1
 
 // Op is one operation of a batch, decoded in place.
 type Op struct {
-	Kind OpKind
+	Kind OpKind // Enqueue also for an EnqueueOnce
 	// Queues are those that an Enqueue goes to; valid until the callback returns.
 	Queues          []mq.QueueID
 	Flags, Priority uint8
@@ -84,11 +88,12 @@ func CheckOps(ops []byte, each func(op Op)) error {
 		}
 		op := Op{Kind: OpKind(opcode)}
 		switch op.Kind {
-		case Enqueue:
-			e, err := parseEnqueue(payload)
+		case Enqueue, EnqueueOnce:
+			e, _, err := parseAnyEnqueue(op.Kind, payload)
 			if err != nil {
 				return err
 			}
+			op.Kind = Enqueue
 			content, ok := mq.ParseContent(e.content)
 			if !ok {
 				return errors.New("enqueue: content is malformed")
@@ -123,8 +128,8 @@ func checkOps(ops []byte) error {
 			return err
 		}
 		switch OpKind(opcode) {
-		case Enqueue:
-			_, err = parseEnqueue(payload)
+		case Enqueue, EnqueueOnce:
+			_, _, err = parseAnyEnqueue(OpKind(opcode), payload)
 		case Settle:
 			_, _, _, err = parseRange(payload)
 		default:
@@ -143,6 +148,19 @@ type enqueue struct {
 	queues, content []byte
 	flags, priority uint8
 	expiryMs        int64
+}
+
+// parseAnyEnqueue reads an Enqueue or an EnqueueOnce; o is nil for the former.
+func parseAnyEnqueue(kind OpKind, b []byte) (e enqueue, o *once, err error) {
+	if kind == EnqueueOnce {
+		var once once
+		if once, b, err = parseOnce(b); err != nil {
+			return e, nil, err
+		}
+		o = &once
+	}
+	e, err = parseEnqueue(b)
+	return e, o, err
 }
 
 var errEnqueue = errors.New("enqueue is malformed")

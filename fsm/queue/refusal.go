@@ -69,9 +69,12 @@ func withoutRefused(ops []byte, refusals []Refusal) []byte {
 		opcode, payload, rest, _ := nextPart(ops)
 		whole := ops[:len(ops)-len(rest)]
 		ops = rest
-		if OpKind(opcode) != Enqueue {
+		if !OpKind(opcode).message() {
 			out = append(out, whole...)
 			continue
+		}
+		if OpKind(opcode) == EnqueueOnce {
+			_, payload, _ = parseOnce(payload)
 		}
 		queues, _ := uvarint(payload)
 		taken := queues
@@ -156,11 +159,11 @@ func (s *State) applyRefusing(ops []byte, r refusals, fx *Effects) (runs []Run) 
 	for message := uint32(0); len(ops) > 0; {
 		opcode, payload, rest, _ := nextPart(ops)
 		ops = rest
-		if OpKind(opcode) != Enqueue {
+		if !OpKind(opcode).message() {
 			s.applyOp(opcode, payload, fx)
 			continue
 		}
-		e, _ := parseEnqueue(payload)
+		e, once, _ := parseAnyEnqueue(OpKind(opcode), payload)
 		if more && r.at.Message == message {
 			runs = appendRun(runs, message)
 		}
@@ -169,10 +172,10 @@ func (s *State) applyRefusing(ops []byte, r refusals, fx *Effects) (runs []Run) 
 			id, ids = uvarint(ids)
 			switch {
 			case !more || r.at.Message != message || r.at.Queue != place:
-				s.enqueue(mq.QueueID(id), &e, false, fx)
+				s.enqueue(mq.QueueID(id), &e, once, false, fx)
 				continue
 			case r.at.Bury:
-				s.enqueue(mq.QueueID(id), &e, true, fx)
+				s.enqueue(mq.QueueID(id), &e, once, true, fx)
 			}
 			more = r.next()
 		}

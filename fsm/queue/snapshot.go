@@ -25,6 +25,8 @@ import (
 const (
 	snapshotVersion      = 1
 	snapshotVersionNotes = 2
+	// Version 3 has in addition what each queue remembers (appendWindows) after its notes.
+	snapshotVersionWindows = 3
 )
 
 const (
@@ -59,12 +61,20 @@ func (s *State) AppendTo(dst []byte) []byte {
 		if version >= snapshotVersionNotes {
 			dst = q.appendNotes(dst)
 		}
+		if version >= snapshotVersionWindows {
+			dst = q.appendWindows(dst)
+		}
 	}
 	return dst
 }
 
 // version is the lowest that can say this state.
 func (s *State) version() byte {
+	for _, q := range s.order {
+		if q.windows != nil {
+			return snapshotVersionWindows
+		}
+	}
 	for i := range s.nodes {
 		if len(s.nodes[i].refused) > 0 {
 			return snapshotVersionNotes
@@ -142,8 +152,8 @@ func restore(b []byte) (*State, error) {
 		return nil, errSnapshot
 	}
 	version := b[0]
-	if version != snapshotVersion && version != snapshotVersionNotes {
-		return nil, fmt.Errorf("snapshot has version %d, known are up to %d", version, snapshotVersionNotes)
+	if version < snapshotVersion || version > snapshotVersionWindows {
+		return nil, fmt.Errorf("snapshot has version %d, known are %d to %d", version, snapshotVersion, snapshotVersionWindows)
 	}
 	s := New()
 	n, b := uvarint(b[1:])
@@ -169,6 +179,9 @@ func restore(b []byte) (*State, error) {
 		var err error
 		if b, err = q.restore(b); err == nil && version >= snapshotVersionNotes {
 			b, err = q.restoreNotes(b)
+		}
+		if err == nil && version >= snapshotVersionWindows {
+			b, err = q.restoreWindows(b)
 		}
 		if err != nil {
 			return nil, err

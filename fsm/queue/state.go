@@ -117,12 +117,12 @@ func (s *State) applyOps(ops []byte, fx *Effects) {
 
 func (s *State) applyOp(opcode byte, payload []byte, fx *Effects) {
 	switch OpKind(opcode) {
-	case Enqueue:
-		e, _ := parseEnqueue(payload)
+	case Enqueue, EnqueueOnce:
+		e, once, _ := parseAnyEnqueue(OpKind(opcode), payload)
 		for ids := e.queues; len(ids) > 0; {
 			var id uint64
 			id, ids = uvarint(ids)
-			s.enqueue(mq.QueueID(id), &e, false, fx)
+			s.enqueue(mq.QueueID(id), &e, once, false, fx)
 		}
 	case Settle:
 		id, first, last, _ := parseRange(payload)
@@ -130,8 +130,11 @@ func (s *State) applyOp(opcode byte, payload []byte, fx *Effects) {
 	}
 }
 
-func (s *State) enqueue(id mq.QueueID, e *enqueue, bury bool, fx *Effects) {
+func (s *State) enqueue(id mq.QueueID, e *enqueue, o *once, bury bool, fx *Effects) {
 	q := s.make(id)
+	if o != nil && !bury && !q.admits(o, q.lastSeq+1) {
+		return
+	}
 	seq := q.push(&s.spare)
 	if bury {
 		q.note(seq).Buried = true
