@@ -28,7 +28,7 @@ func queueArg(key string) (rule argRule, implemented bool) {
 	switch key {
 	case "x-queue-type":
 		return oneOf("\"unsupported queue type '%s'\"", "classic", "quorum", "stream"), true
-	case "x-single-active-consumer":
+	case "x-single-active-consumer", dedupExchange:
 		return isBool, true
 	// Hints: how something is done, not what happens.
 	case "x-queue-leader-locator":

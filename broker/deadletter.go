@@ -10,12 +10,13 @@ import (
 	"warren/storage/segment"
 )
 
-// Dead letters are handed over at least once. The leader withdraws the message
+// Dead letters are handed over once. The leader withdraws the message
 // from its queue, publishes it to the dead-letter exchange through the
 // outboxes of its own node, and only when every queue that it reaches has it
 // committed does it propose to drop the original. A leader that ends in
 // between takes its knowledge of the withdrawal with it: the message is in its
-// queue again, and is handed out, or expires, once more.
+// queue again, and is handed out, or expires, once more; the queues that have its
+// letter already remember that (letter.window).
 
 // Bounds of what is on its way to dead-letter exchanges from one group. The
 // rest waits as names of messages that are still in their queues.
@@ -50,6 +51,9 @@ type deadLetters struct {
 	kick    chan struct{} // cap 1: there is something to do
 	stop    context.CancelFunc
 	waiting []letter // guarded by Shard.mu
+	// gone are letters that need not be sent again and whose originals are still
+	// there: dropping them is not committed yet. Guarded by Shard.mu.
+	gone map[place]struct{}
 
 	mu      sync.Mutex
 	answers []lettersAnswer // guarded by mu; at most lettersBusy
@@ -79,7 +83,7 @@ func (s *Shard) leave(q *ledQueue, seq mq.Seq, why reason) {
 	l := s.lead
 	if l.letters == nil {
 		ctx, stop := context.WithCancel(context.Background())
-		l.letters = &deadLetters{kick: make(chan struct{}, 1), stop: stop}
+		l.letters = &deadLetters{kick: make(chan struct{}, 1), stop: stop, gone: map[place]struct{}{}}
 		go l.letters.run(ctx, s, l) // ends at Follow
 	}
 	l.letters.waiting = append(l.letters.waiting, letter{id: q.id, seq: seq, why: why, queue: q.rec})
@@ -110,6 +114,7 @@ func (d *deadLetters) hear(a lettersAnswer) {
 type flights struct {
 	byTag   map[uint64]letter
 	last    uint64 // tag
+	oldest  uint64 // none in flight has a lower tag
 	bytes   int
 	refused int  // letters, in flight or not, that a full queue has refused
 	lossy   bool // some were dropped since refused was 0
@@ -124,7 +129,7 @@ func (d *deadLetters) run(ctx context.Context, s *Shard, l *lead) {
 			return
 		}
 		d.answered(s, l, &f)
-		for len(f.byTag) < lettersBusy && f.bytes < lettersBusyBytes {
+		for {
 			batch := s.takeLetters(l, &f)
 			if len(batch) == 0 {
 				break
@@ -204,7 +209,7 @@ func (s *Shard) takeLetters(l *lead, f *flights) (batch []letter) {
 	}
 	d := l.letters
 	n := 0
-	for n < len(d.waiting) && len(batch) < lettersBatch && len(f.byTag) < lettersBusy && f.bytes < lettersBusyBytes {
+	for n < len(d.waiting) && len(batch) < lettersBatch && d.room(f) {
 		x := d.waiting[n]
 		n++
 		ok := l.queues[x.id] != nil
@@ -241,6 +246,7 @@ func (s *Shard) lettersGone(l *lead, gone []letter, arrived int) {
 	for _, x := range gone {
 		if q := l.queues[x.id]; q != nil {
 			q.drop(x.seq)
+			l.letters.gone[place{x.id, x.seq}] = struct{}{}
 		}
 	}
 	for _, x := range gone {
@@ -303,6 +309,7 @@ func (b *Broker) Forward(letters []letter, to *deadLetters) (nowhere []letter) {
 			w = waiter{confirm: &posting{to: to, letter: x.tag, targets: targets, left: len(targets)}}
 		}
 		m := dead.outgoing(x.record.Priority)
+		m.windows, m.nowMs = x.window(), b.nowMs()
 		for j := range targets {
 			if len(targets) > 1 {
 				w.tag = uint64(j)

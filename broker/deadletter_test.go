@@ -210,7 +210,7 @@ func (h *house) orphan(g mq.GroupID) {
 	h.node(old).Shard(g).Follow()
 }
 
-func TestEveryRejectedMessageArrivesWhateverHappens(t *testing.T) {
+func TestEveryRejectedMessageArrivesOnceWhateverHappens(t *testing.T) {
 	h := newHouse(t, 3, 2)
 	withDeadLetters(t, h)
 	pub, con := h.nodes[1].open(t), h.nodes[2].open(t)
@@ -252,9 +252,12 @@ func TestEveryRejectedMessageArrivesWhateverHappens(t *testing.T) {
 		st, err := pub.broker.Stat(t.Context(), pub.broker.View().Queue("/", "q"))
 		return err == nil && st.Ready == 0 && st.Unacked == 0
 	})
+	if got := len(dead.all()); got != n {
+		t.Errorf("%d dead letters of %d messages", got, n)
+	}
 }
 
-func TestDeathOfALeaderLosesNoDeadLetter(t *testing.T) {
+func TestDeathOfALeaderLosesAndDoublesNoDeadLetter(t *testing.T) {
 	h := newHouse(t, 3, 2)
 	withDeadLetters(t, h, "x-message-ttl", int32(1))
 	s := h.nodes[1].open(t)
@@ -276,6 +279,13 @@ func TestDeathOfALeaderLosesNoDeadLetter(t *testing.T) {
 		}
 		return len(arrived) == 200
 	})
+	eventually(t, "originals to go", func() bool {
+		st, err := s.broker.Stat(t.Context(), s.broker.View().Queue("/", "q"))
+		return err == nil && st.Ready == 0 && st.Unacked == 0
+	})
+	if got := len(dead.all()); got != 200 {
+		t.Errorf("%d dead letters of 200 messages", got)
+	}
 }
 
 func TestAutomaticCycleEnds(t *testing.T) {
@@ -336,5 +346,35 @@ func TestSingleActiveConsumerGoesOnBehindADeadLetterThatCannotArrive(t *testing.
 	eventually(t, "delivery to the next", func() bool { return len(second.all()) == 1 })
 	if b := second.all()[0].Content.Body(); string(b) != "next" {
 		t.Fatalf("got %q", b)
+	}
+}
+
+// The first leader forwards the letter and ends before the original is gone;
+// the next one finds the original expired, and forwards it once more.
+func TestALetterThatTwoLeadersSendArrivesOnce(t *testing.T) {
+	h := newHouse(t, 3, 2)
+	withDeadLetters(t, h, "x-message-ttl", int32(1))
+	s := h.nodes[2].open(t)
+	l := h.groups[1]
+	l.mu.Lock()
+	enqueued := false
+	l.refuse = func() bool { // all after the enqueue: the drop of the original
+		was := enqueued
+		enqueued = true
+		return was
+	}
+	l.mu.Unlock()
+	s.publishTo(t, "", "q", "m", -1)
+	eventually(t, "dead letter", func() bool { return s.ready(t, "dead") == 1 })
+	h.lead(1, h.nodes[1])
+	l.mu.Lock()
+	l.refuse = nil
+	l.mu.Unlock()
+	eventually(t, "original to go", func() bool {
+		st, err := s.broker.Stat(t.Context(), s.broker.View().Queue("/", "q"))
+		return err == nil && st.Ready == 0 && st.Unacked == 0
+	})
+	if got := s.bodies(t, "dead"); len(got) != 1 {
+		t.Errorf("dead letters are %q", got)
 	}
 }

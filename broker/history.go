@@ -103,6 +103,7 @@ func (s *Session) replay(ctx context.Context, x *meta.Exchange, to meta.Binding)
 		if err != nil {
 			return err
 		}
+		m.nowMs = s.broker.nowMs()
 		for i := range targets {
 			if err := s.send(ctx, &targets[i], &m, waiter{}); err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 const (
 	delayedExchange = "x-delayed-message"
 	historyExchange = "x-recent-history"
+	// dedupExchange keeps nothing in its queue, whose id names what it has seen.
 )
 
 // keeperOf is what an exchange of a type keeps.
@@ -23,6 +24,8 @@ func keeperOf(kind string) meta.Keeper {
 		return meta.KeepsDelayed
 	case historyExchange:
 		return meta.KeepsRecent
+	case dedupExchange:
+		return meta.KeepsSeen
 	}
 	return meta.NoKeeper
 }
@@ -33,7 +36,7 @@ func routedAs(x *meta.Exchange) string {
 	case delayedExchange:
 		kind, _ := x.Args.String(delayedType)
 		return kind
-	case historyExchange:
+	case historyExchange, dedupExchange:
 		return "fanout"
 	}
 	return x.Type
@@ -48,6 +51,8 @@ func checkKeeper(kind string, args mq.Table) error {
 			return mq.Errorf(mq.PreconditionFailed, "Invalid argument, '%s' must be an existing exchange type", delayedType)
 		}
 		return checkExchangeType(inner)
+	case dedupExchange:
+		return checkDedup(args)
 	case historyExchange:
 		v, ok := args.Get(historyLength)
 		if !ok {
@@ -76,8 +81,9 @@ const (
 	keptForGood int64 = -1
 )
 
-// keep puts a message into the queue of an exchange that keeps messages. It
-// says whether the message stays there and is not routed yet.
+// keep puts a message into the queue of an exchange that keeps messages, or
+// notes that what it reaches from here is to be filtered. It says whether the
+// message stays there and is not routed yet.
 func (w *walk) keep(x *meta.Exchange) (stays bool) {
 	k := keeperOf(x.Type)
 	if k == meta.NoKeeper {
@@ -94,6 +100,8 @@ func (w *walk) keep(x *meta.Exchange) (stays bool) {
 			w.reachKept(q, delayMs)
 			return true
 		}
+	case meta.KeepsSeen:
+		w.filter(x, q.ID)
 	case meta.KeepsRecent:
 		if !storesNothing(w.Headers()) {
 			w.reachKept(q, keptForGood)

@@ -306,6 +306,9 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 	for i := range fx.Settled {
 		r := &fx.Settled[i]
 		s.stats.Settled += uint64(r.Last-r.First) + 1
+		if l.letters != nil {
+			l.letters.settled(r.Queue, r.First, r.Last)
+		}
 		if q := l.queues[r.Queue]; q != nil {
 			q.d.Settled(r.First, r.Last)
 			q.forgetReturns(r.First, r.Last)

@@ -96,6 +96,8 @@ type outgoing struct {
 	flags, priority uint8
 	ttlMs           int64 // its own; negative means none
 	content         mq.Content
+	windows         []queue.Window // of the message, besides those of its targets
+	nowMs           int64          // set if there are any
 }
 
 // enqueue adds one message to the queues of a target in the group; it waits
@@ -124,7 +126,12 @@ func (b *outbox) put(t *target, m *outgoing, expiryMs int64, w waiter) error {
 		return errGroupGone
 	}
 	before := b.size()
-	b.messages = queue.AppendEnqueue(b.messages, t.queues, m.flags|t.flags, m.priority, expiryMs, m.content)
+	if len(t.windows)+len(m.windows) == 0 {
+		b.messages = queue.AppendEnqueue(b.messages, t.queues, m.flags|t.flags, m.priority, expiryMs, m.content)
+	} else {
+		windows := append(t.windows[:len(t.windows):len(t.windows)], m.windows...)
+		b.messages = queue.AppendEnqueueOnce(b.messages, m.nowMs, windows, t.queues, m.flags|t.flags, m.priority, expiryMs, m.content)
+	}
 	if w.confirm != nil {
 		w.message = b.count
 		b.messageWait = append(b.messageWait, w)

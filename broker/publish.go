@@ -87,6 +87,9 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 		if m.content = p.Content; targets[i].keepMs > 0 {
 			m.content = whole // it goes on to the blind copies later
 		}
+		if len(targets[i].windows) > 0 {
+			m.nowMs = s.broker.nowMs()
+		}
 		if err := s.send(ctx, &targets[i], &m, w); err != nil {
 			return 0, err
 		}

@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 
 	"warren/broker/route"
 	"warren/fsm/meta"
+	"warren/fsm/queue"
 	"warren/mq"
 )
 
@@ -75,6 +77,9 @@ type target struct {
 	keepMs int64 // how long an exchange keeps the message in them; notKept for clients' queues
 	flags  uint8 // of the message on its way there: refusable if one of the queues may be full
 	queues []mq.QueueID
+	// windows are the memories of queues and of exchanges on the way that decide
+	// whether the message enters; none for most.
+	windows []queue.Window
 }
 
 // walk finds the queues that a message reaches from an exchange: through
@@ -90,7 +95,8 @@ type walk struct {
 	avoid   func(queue string) bool // queues that are not reached though bound; nil for none
 	byKey   bool                    // exchange and routing keys alone decide: the result may be kept
 
-	at           *router // the exchange that is asked for destinations
+	at           *router        // the exchange that is asked for destinations
+	windows      []queue.Window // of exchanges on the way to where the walk is
 	seenExchange map[string]bool
 	seenQueue    map[mq.QueueID]bool
 	targets      []target
@@ -116,9 +122,17 @@ func (w *walk) from(x *meta.Exchange) error {
 		}
 		return nil
 	}
+	before := w.windows
 	if w.keep(x) {
 		return nil
 	}
+	err := w.through(x)
+	w.windows = before
+	return err
+}
+
+// through follows the bindings of an exchange that match.
+func (w *walk) through(x *meta.Exchange) error {
 	r, err := w.broker.routers.of(w.view, x)
 	if err != nil {
 		return err
@@ -169,16 +183,16 @@ func (w *walk) reach(q *meta.Queue) {
 		return
 	}
 	w.seenQueue[q.ID] = true
-	ttlMs, flags := queueTTL(q), uint8(0)
+	ttlMs, flags, windows := queueTTL(q), uint8(0), w.windowsOf(q)
 	if refuse, _ := refuses(q); refuse {
 		flags = refusable
 	}
 	for i := range w.targets {
-		if t := &w.targets[i]; t.group == q.Group && t.ttlMs == ttlMs && t.keepMs == notKept {
+		if t := &w.targets[i]; t.group == q.Group && t.ttlMs == ttlMs && t.keepMs == notKept && slices.Equal(t.windows, windows) {
 			t.queues = append(t.queues, q.ID)
 			t.flags |= flags
 			return
 		}
 	}
-	w.targets = append(w.targets, target{group: q.Group, ttlMs: ttlMs, flags: flags, queues: []mq.QueueID{q.ID}})
+	w.targets = append(w.targets, target{group: q.Group, ttlMs: ttlMs, flags: flags, queues: []mq.QueueID{q.ID}, windows: windows})
 }

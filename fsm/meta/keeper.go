@@ -17,6 +17,7 @@ const (
 	NoKeeper     Keeper = iota // a client's queue
 	KeepsDelayed               // messages until their delay is over (x-delayed-message)
 	KeepsRecent                // copies of the latest messages (x-recent-history)
+	KeepsSeen                  // nothing: its id stands for what the exchange has seen (x-message-deduplication)
 )
 
 // ExchangeDeclareKeeping is an ExchangeDeclare of an exchange that keeps
@@ -34,7 +35,7 @@ func (o ExchangeDeclareKeeping) appendTo(dst []byte) []byte {
 
 func (d *decoder) exchangeDeclareKeeping() ExchangeDeclareKeeping {
 	o := ExchangeDeclareKeeping{ExchangeDeclare: d.exchangeDeclare(), Keeper: Keeper(d.byte()), Group: mq.GroupID(d.uint())}
-	if o.Keeper != KeepsDelayed && o.Keeper != KeepsRecent {
+	if o.Keeper == NoKeeper || o.Keeper > KeepsSeen {
 		d.fail()
 	}
 	return o

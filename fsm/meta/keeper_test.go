@@ -67,6 +67,7 @@ func TestKeepersOutliveASnapshot(t *testing.T) {
 	l.must(delayedDeclare("later"))
 	recent := ExchangeDeclareKeeping{ExchangeDeclare: ExchangeDeclare{VHost: "/", Name: "news", Type: "x-recent-history"}, Keeper: KeepsRecent, Group: 1}
 	l.must(recent)
+	l.must(ExchangeDeclareKeeping{ExchangeDeclare: ExchangeDeclare{VHost: "/", Name: "once", Type: "x-message-deduplication"}, Keeper: KeepsSeen, Group: 1})
 	l.must(durable("later"))
 	raw := l.state.AppendTo(nil)
 	s := New()
@@ -82,6 +83,9 @@ func TestKeepersOutliveASnapshot(t *testing.T) {
 	}
 	if q := v.KeeperOf("/", "news"); q == nil || q.Keeper != KeepsRecent {
 		t.Errorf("news is kept in %+v", q)
+	}
+	if q := v.KeeperOf("/", "once"); q == nil || q.Keeper != KeepsSeen {
+		t.Errorf("once is %+v", q)
 	}
 	if q := v.Queue("/", "later"); q == nil || q.Keeper != NoKeeper {
 		t.Errorf("the queue is %+v", q)

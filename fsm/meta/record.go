@@ -139,7 +139,7 @@ func (q *Queue) appendTo(dst []byte) []byte {
 	dst = appendString(dst, q.VHost)
 	dst = appendString(dst, q.Name)
 	// The bits of Keeper are newer than the others: where they are not, they are 0.
-	dst = appendFlags(dst, q.Durable, q.Exclusive, q.AutoDelete, q.Keeper == KeepsDelayed, q.Keeper == KeepsRecent)
+	dst = appendFlags(dst, q.Durable, q.Exclusive, q.AutoDelete, q.Keeper == KeepsDelayed, q.Keeper == KeepsRecent, q.Keeper == KeepsSeen)
 	dst = appendTable(dst, q.Args)
 	dst = appendUint(dst, uint64(q.Group))
 	dst = appendUint(dst, uint64(q.Owner))
@@ -148,13 +148,15 @@ func (q *Queue) appendTo(dst []byte) []byte {
 
 func (d *decoder) queue() *Queue {
 	q := &Queue{ID: mq.QueueID(d.uint()), VHost: d.str(), Name: d.str()}
-	var delayed, recent bool
-	d.flags(&q.Durable, &q.Exclusive, &q.AutoDelete, &delayed, &recent)
+	var delayed, recent, seen bool
+	d.flags(&q.Durable, &q.Exclusive, &q.AutoDelete, &delayed, &recent, &seen)
 	switch {
 	case delayed:
 		q.Keeper = KeepsDelayed
 	case recent:
 		q.Keeper = KeepsRecent
+	case seen:
+		q.Keeper = KeepsSeen
 	}
 	q.Args = d.table()
 	q.Group = mq.GroupID(d.uint())
