@@ -64,7 +64,7 @@ func TestBadInputGetsTheProtocolsError(t *testing.T) {
 		{"a method frame without ids", wire.AppendFrame(nil, wire.Frame{Type: 1, Channel: 1, Payload: []byte{0}}), 0, mq.SyntaxError, "", 0, 0},
 		{"a method on a channel that is not open", wire.AppendMethod(nil, 7, &wire.BasicQos{}), 0, mq.ChannelError, "expected 'channel.open'", 60, 10},
 		{"a second channel.open", wire.AppendMethod(nil, 1, &wire.ChannelOpen{}), 0, mq.ChannelError, "second 'channel.open' seen", 20, 10},
-		{"a channel above channel-max", wire.AppendMethod(nil, 2048, &wire.ChannelOpen{}), 0, mq.NotAllowed, "channel_max (2047)", 20, 10},
+		{"a channel above channel-max", wire.AppendMethod(nil, 2048, &wire.ChannelOpen{}), 0, mq.NotAllowed, "channel_max (2047)", 0, 0},
 		{"a method for channels on channel 0", wire.AppendMethod(nil, 0, &wire.BasicQos{}), 0, mq.ChannelError, "unexpected method in connection state running", 60, 10},
 		{"a method of connections on a channel", wire.AppendMethod(nil, 1, &wire.ConnectionTuneOk{}), 0, mq.CommandInvalid, "unimplemented method", 10, 31},
 		{"tables 10 000 deep", declare(deep), 0, mq.SyntaxError, "", 50, 10},
@@ -133,7 +133,7 @@ func TestSeventyThousandChannelsEndInAnError(t *testing.T) {
 		amqptest.Expect[wire.ChannelOpenOk](c)
 	}
 	closed := c.ExpectClose(0, mq.NotAllowed)
-	if want := "NOT_ALLOWED - number of channels opened (2047) has reached the negotiated channel_max (2047)"; closed.ReplyText != want {
+	if want := "NOT_ALLOWED - number of channels opened (2047) has reached the negotiated channel_max (2047)"; closed.ReplyText != want || closed.ClassID != 0 {
 		t.Errorf("got %q", closed.ReplyText)
 	}
 	c.Conn.Close()

@@ -52,6 +52,7 @@ type conn struct {
 
 	closing   atomic.Bool         // the connection is to end; any goroutine
 	forced    atomic.Bool         // Serve or the broker asked for it before there was a session
+	opening   bool                // connection.open has come
 	askedByIt bool                // the client sent connection.close
 	lost      bool                // the client is gone: there is nobody to talk to
 	toldOf    atomic.Bool         // the client has been sent connection.blocked; any goroutine

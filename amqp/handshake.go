@@ -94,9 +94,14 @@ func (c *conn) send(m wire.Method) error {
 	return err
 }
 
-// refuse ends the handshake with an error, if the client understands it.
+// refuse ends the handshake with an error, if the client understands it. Like
+// RabbitMQ it blames connection.open only; before that, no method.
 func (c *conn) refuse(e *mq.Error) {
 	c.log.Warn("connection refused", "err", e.Error(), "user", c.user)
+	var class, method uint16
+	if c.opening {
+		class, method = (&wire.ConnectionOpen{}).ID()
+	}
 	if e.Code == mq.AccessRefused {
 		c.server.count.authFailures.Add(1)
 		if !c.caps.authenticationFailureClose {
@@ -109,7 +114,7 @@ func (c *conn) refuse(e *mq.Error) {
 	} else {
 		c.server.count.connectionErrors.Add(1)
 	}
-	err := c.send(&wire.ConnectionClose{ReplyCode: e.Code, ReplyText: e.Error()})
+	err := c.send(&wire.ConnectionClose{ReplyCode: e.Code, ReplyText: e.Error(), ClassID: class, MethodID: method})
 	if err != nil {
 		return
 	}
@@ -255,6 +260,7 @@ func (c *conn) open() error {
 	if !is {
 		return unexpected("opening")
 	}
+	c.opening = true
 	ctx, cancel := context.WithDeadline(c.ctx, c.in.until)
 	defer cancel()
 	c.session, err = c.server.broker.Open(ctx, c.user, open.VirtualHost, c.force)

@@ -112,7 +112,7 @@ func TestHandshakeErrors(t *testing.T) {
 		c.Send(0, &wire.ConnectionTuneOk{})
 		c.Send(0, &wire.ConnectionOpen{VirtualHost: "nowhere"})
 		closed := c.ExpectClose(0, mq.NotAllowed)
-		if closed.ReplyText != "NOT_ALLOWED - vhost nowhere not found" {
+		if closed.ReplyText != "NOT_ALLOWED - vhost nowhere not found" || closed.ClassID != 10 || closed.MethodID != 40 {
 			t.Errorf("got %q", closed.ReplyText)
 		}
 	})

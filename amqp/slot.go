@@ -74,12 +74,12 @@ func (c *conn) slot(f wire.Frame) *slot {
 	if s := c.slots[f.Channel]; s != nil {
 		return s
 	}
-	class, method, _ := wire.MethodID(f.Payload)
 	if f.Channel > c.channelMax {
-		c.fail(mq.Errorf(mq.NotAllowed, "number of channels opened (%d) has reached the negotiated channel_max (%d)", len(c.slots), c.channelMax), class, method)
+		c.fail(mq.Errorf(mq.NotAllowed, "number of channels opened (%d) has reached the negotiated channel_max (%d)", len(c.slots), c.channelMax), 0, 0) // RabbitMQ blames no method either
 		return nil
 	}
 	if e := notOpen(f); e != nil {
+		class, method, _ := wire.MethodID(f.Payload)
 		c.fail(e, class, method)
 		return nil
 	}
