@@ -6,7 +6,7 @@ FUZZTIME    = 60s
 BENCH       =
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/warren
 	@mkdir -p bin
@@ -26,6 +26,13 @@ bench: build ## load on a cluster of three of its own; BENCH='--queues 10 --publ
 chaos: build ## ROUNDS=20 rounds of kill -9; SEED=n repeats the moments of a run
 	WARREN_BINARY=$(CURDIR)/bin/warren ROUNDS=$(ROUNDS) go test -count=1 -v -timeout 2h ./test/chaos
 
+conform: ## the behaviours that clients count on, on a cluster of three of its own; CONFORM_AMQP for another
+	go test -count=1 -skip TestAMQP091GoIntegration ./test/conform
+
+conform-rabbitmq: ## the same on a RabbitMQ: RABBITMQ=amqp://guest:guest@host:5672/
+	@test -n "$(RABBITMQ)" || { echo 'say where RabbitMQ is: make conform-rabbitmq RABBITMQ=amqp://guest:guest@host:5672/' >&2; exit 2; }
+	CONFORM_AMQP='$(RABBITMQ)' go test -count=1 ./test/conform
+
 fuzz: ## every fuzz test for FUZZTIME=60s
 	@set -e; for p in $$(go list ./...); do \
 		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
@@ -33,4 +40,4 @@ fuzz: ## every fuzz test for FUZZTIME=60s
 		done; \
 	done
 
-.PHONY: help build check test bench chaos fuzz
+.PHONY: help build check test bench chaos conform conform-rabbitmq fuzz

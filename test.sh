@@ -76,7 +76,7 @@ section staticcheck "staticcheck ${STATICCHECK##*@}" go run "$STATICCHECK" ./...
 section unit 'all packages, with the race detector, without real processes' unit
 section build 'the binary' build
 section pika "RabbitMQ's tutorials in pika, on every pair of nodes" pika
-section conform "amqp091-go's own integration tests" conform
+section conform 'what clients count on, and the integration tests of amqp091-go' conform
 section chaos 'kill -9, freezing and restarting real nodes' chaos
 
 printf '\n%s== summary%s\n' "$bold" "$plain"

@@ -32,6 +32,9 @@ const amqp091LogBytes = 4 << 10
 // TestAMQP091GoIntegration runs the client library's own tests, unmodified but
 // for the port of the management API, through node 2 of a cluster.
 func TestAMQP091GoIntegration(t *testing.T) {
+	if !onWarren() || os.Getenv(harness.BinaryEnv) == "" {
+		t.Skip("is for a Warren of its own")
+	}
 	c := harness.Start(t, 3)
 	dir := copyModule(t, amqp091Module)
 	api := strings.TrimPrefix(c.Node(2).HTTP(), "http://")

@@ -19,10 +19,13 @@ const (
 // Main is for TestMain of packages that use the harness: it sees to a binary,
 // runs the tests and returns what the process should exit with. In short runs
 // such tests skip themselves, and nothing is built.
-func Main(m *testing.M) int {
+func Main(m *testing.M) int { return mainWith(m.Run) }
+
+// mainWith calls run once there is a binary.
+func mainWith(run func() int) int {
 	flag.Parse()
 	if testing.Short() || os.Getenv(BinaryEnv) != "" {
-		return m.Run()
+		return run()
 	}
 	dir, err := os.MkdirTemp("", "warren-test-")
 	if err != nil {
@@ -40,7 +43,7 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	os.Setenv(BinaryEnv, path)
-	return m.Run()
+	return run()
 }
 
 // binary is the path of the binary under test.
