@@ -189,6 +189,7 @@ func TestWhatAChannelRefuses(t *testing.T) {
 		{"an empty expiration", publish(wire.Properties{Present: wire.HasExpiration}, wire.BasicPublish{}), false, mq.PreconditionFailed, "invalid expiration '': no_integer"},
 		{"an expiration of eleven years", publish(wire.Properties{Present: wire.HasExpiration, Expiration: "0346896000000"}, wire.BasicPublish{}), false, mq.PreconditionFailed, "invalid expiration '0346896000000': {value_too_large,346896000000}"},
 		{"an expiration beyond 64 bits", publish(wire.Properties{Present: wire.HasExpiration, Expiration: "99999999999999999999"}, wire.BasicPublish{}), false, mq.PreconditionFailed, "{value_too_large,99999999999999999999}"},
+		{"a consumer's priority that is a text", methods(&wire.BasicConsume{Queue: "q", Arguments: mq.Table{{Key: "x-priority", Value: "1"}}}), false, mq.PreconditionFailed, "invalid arg 'x-priority' for queue 'q' in vhost '/': \"expected integer, got longstr\""},
 		{"an exchange that is not there before the expiration", publish(wire.Properties{Present: wire.HasExpiration, Expiration: "x"}, wire.BasicPublish{Exchange: []byte("x")}), false, mq.NotFound, "no exchange 'x' in vhost '/'"},
 		{"an unknown delivery tag", methods(&wire.BasicAck{DeliveryTag: 1}), false, mq.PreconditionFailed, "unknown delivery tag 1"},
 		{"a nack of an unknown tag", methods(&wire.BasicNack{DeliveryTag: 3, Multiple: true}), false, mq.PreconditionFailed, "unknown delivery tag 3"},

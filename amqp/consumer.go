@@ -97,7 +97,8 @@ func (s *slot) consume(m *wire.BasicConsume) error {
 	if v, ok := m.Arguments.Get("x-priority"); ok {
 		n, whole := mq.Int(v)
 		if !whole || n != int64(int32(n)) {
-			return mq.Errorf(mq.PreconditionFailed, "invalid arg 'x-priority' for consumer of queue '%s': expected a 32-bit whole number", queue)
+			return mq.Errorf(mq.PreconditionFailed, "invalid arg 'x-priority' for queue '%s' in vhost '%s': \"expected integer, got %s\"",
+				queue, s.conn.vhost, mq.TypeName(v))
 		}
 		spec.Priority = int32(n)
 	}

@@ -36,7 +36,7 @@ func queueArg(key string) (rule argRule, implemented bool) {
 	case "x-quorum-initial-group-size", "x-quorum-target-group-size":
 		return isPositive, true
 	case "x-queue-mode":
-		return oneOf("\"unsupported queue mode '%s'\"", "default", "lazy"), true
+		return anything, true // RabbitMQ does not look at it any more
 	case "x-queue-version":
 		return isVersion, true
 	case "x-max-in-memory-length", "x-max-in-memory-bytes":
@@ -200,7 +200,7 @@ func isTTL(v any, args mq.Table) string {
 		return fault
 	}
 	if n, _ := mq.Int(v); n > expiryMsMax {
-		return fmt.Sprintf("{value_too_big,%d}", n)
+		return fmt.Sprintf("{value_too_large,%d}", n)
 	}
 	return ""
 }

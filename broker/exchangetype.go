@@ -19,6 +19,9 @@ func checkExchangeType(kind string) error {
 	if route.Known(kind) || keeperOf(kind) != meta.NoKeeper {
 		return nil
 	}
+	if kind == "" {
+		return invalid("invalid exchange type ''")
+	}
 	return invalid("unknown exchange type '%s'", kind)
 }
 

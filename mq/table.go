@@ -65,3 +65,42 @@ func Int(v any) (int64, bool) {
 	}
 	return 0, false
 }
+
+// TypeName is RabbitMQ's name of the AMQP type of a table's value.
+func TypeName(v any) string {
+	switch v.(type) {
+	case nil:
+		return "void"
+	case bool:
+		return "bool"
+	case int8:
+		return "byte"
+	case uint8:
+		return "unsignedbyte"
+	case int16:
+		return "short"
+	case uint16:
+		return "unsignedshort"
+	case int32:
+		return "signedint"
+	case uint32:
+		return "unsignedint"
+	case int64, uint64:
+		return "long"
+	case float32:
+		return "float"
+	case float64:
+		return "double"
+	case Decimal:
+		return "decimal"
+	case string:
+		return "longstr"
+	case []byte:
+		return "binary"
+	case Table:
+		return "table"
+	case []any:
+		return "array"
+	}
+	return "timestamp"
+}

@@ -83,6 +83,9 @@ func equivalentArg(key, name string, current, received mq.Table) *mq.Error {
 		return nil
 	case key == "x-queue-type" && oneEngine(was, wasSet) && oneEngine(is, isSet):
 		return nil
+	case key == "x-queue-type":
+		// Who does not say a type means classic.
+		return inequivalent(key, name, quoted(orClassic(is, isSet)), quoted(orClassic(was, wasSet)))
 	case wasSet && isSet:
 		return inequivalent(key, name, quoted(is), quoted(was))
 	}
@@ -90,6 +93,13 @@ func equivalentArg(key, name string, current, received mq.Table) *mq.Error {
 }
 
 func oneEngine(v any, set bool) bool { return !set || v == "classic" || v == "quorum" }
+
+func orClassic(v any, set bool) any {
+	if !set {
+		return "classic"
+	}
+	return v
+}
 
 func sameValue(a, b any) bool {
 	if m, ok := mq.Int(a); ok {
@@ -145,41 +155,5 @@ func plain(v any) string {
 	}
 }
 
-// TypeName is RabbitMQ's name of the AMQP type of a table's value.
-func TypeName(v any) string {
-	switch v.(type) {
-	case nil:
-		return "void"
-	case bool:
-		return "bool"
-	case int8:
-		return "byte"
-	case uint8:
-		return "unsignedbyte"
-	case int16:
-		return "short"
-	case uint16:
-		return "unsignedshort"
-	case int32:
-		return "signedint"
-	case uint32:
-		return "unsignedint"
-	case int64, uint64:
-		return "long"
-	case float32:
-		return "float"
-	case float64:
-		return "double"
-	case mq.Decimal:
-		return "decimal"
-	case string:
-		return "longstr"
-	case []byte:
-		return "binary"
-	case mq.Table:
-		return "table"
-	case []any:
-		return "array"
-	}
-	return "timestamp"
-}
+// TypeName names the AMQP type of a table's value as RabbitMQ's messages do.
+func TypeName(v any) string { return mq.TypeName(v) }

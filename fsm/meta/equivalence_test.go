@@ -44,6 +44,8 @@ func TestRedeclaredQueueMustBeEquivalent(t *testing.T) {
 		{was: args("x-queue-type", "classic"), is: args("x-queue-type", "quorum")},
 		{was: args("x-queue-type", "quorum"), is: args("x-queue-type", "stream"),
 			want: "'x-queue-type' for queue 'q' in vhost '/': received 'stream' but current is 'quorum'"},
+		{is: args("x-queue-type", "stream"),
+			want: "'x-queue-type' for queue 'q' in vhost '/': received 'stream' but current is 'classic'"},
 	} {
 		l := newLog(t)
 		first := durable("q")
