@@ -60,7 +60,10 @@ func (f incoming) refusal() string {
 }
 
 // shortString splits a short string from what follows it.
-func shortString(b []byte) (string, []byte) { return string(b[1 : 1+b[0]]), b[1+b[0]:] }
+func shortString(b []byte) (string, []byte) {
+	end := 1 + int(b[0])
+	return string(b[1:end]), b[end:]
+}
 
 // dialRaw connects and says nothing.
 func (c *claim) dialRaw() *raw {
