@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// expiryMsMax is the longest TTL of a queue or message in RabbitMQ.
-	expiryMsMax = 1<<32 - 1
+	// expiryMsMax is the longest TTL of a queue in RabbitMQ: ten years.
+	expiryMsMax = 315_360_000_000
 	// shortStringMax is the size of a short string (AMQP 0-9-1 §4.2.5.3), which
 	// a routing key is.
 	shortStringMax = 255

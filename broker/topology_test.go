@@ -272,6 +272,7 @@ func TestQueueArgumentsAreCheckedNotIgnored(t *testing.T) {
 		{"x-message-ttl", "60", fmt.Sprintf(invalid, "x-message-ttl", `"expected integer, got longstr"`)},
 		{"x-message-ttl", int64(1) << 40, fmt.Sprintf(invalid, "x-message-ttl", "{value_too_large,1099511627776}")},
 		{"x-message-ttl", int32(60000), ""},
+		{"x-message-ttl", int64(315_360_000_000), ""},
 		{"x-message-ttl", int64(0), ""},
 		{"x-expires", int32(0), fmt.Sprintf(invalid, "x-expires", "{value_zero,0}")},
 		{"x-expires", int32(1), ""},
