@@ -29,7 +29,6 @@ var notYet = []string{
 	"x-modulus-hash",
 	"x-recent-history",
 	"CC and BCC",
-	"ANONYMOUS",
 }
 
 // claim is one behaviour under test: its names, its connections, and what it

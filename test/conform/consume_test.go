@@ -303,50 +303,52 @@ func TestGetFromAnEmptyQueueIsEmpty(t *testing.T) {
 	c.raw().call(basicGet(c.queue("q", nil), true), 60, 72)
 }
 
-func TestDirectReplyTo(t *testing.T) {
-	const source, feature, pseudo = `RabbitMQ "Direct Reply-to"`, "direct reply-to", "amq.rabbitmq.reply-to"
-	t.Run("brings the reply to the requester", func(t *testing.T) {
-		c := begin(t, source, feature)
-		q := c.queue("q", nil)
-		client, server := c.link(), c.link()
-		replies := client.consume(pseudo, "", true, nil)
-		c.must(client.Publish("", q, false, false, amqp.Publishing{ReplyTo: pseudo, CorrelationId: "7", Body: []byte("question")}))
-		request := server.take(q)
-		if !strings.HasPrefix(request.ReplyTo, pseudo+".") {
-			t.Fatalf("reply-to is %q", request.ReplyTo)
-		}
-		c.must(server.Publish("", request.ReplyTo, false, false, amqp.Publishing{CorrelationId: request.CorrelationId, Body: []byte("answer")}))
-		got := next(t, replies)
-		equal(t, "reply", string(got.Body)+got.CorrelationId, "answer7")
-		equal(t, "exchange", got.Exchange, "")
-		equal(t, "routing key", got.RoutingKey, request.ReplyTo)
+// replyTo is the queue that stands for a client's own replies.
+const replyTo = "amq.rabbitmq.reply-to"
+
+func TestDirectReplyToBringsTheReplyToTheRequester(t *testing.T) {
+	c := begin(t, `RabbitMQ "Direct Reply-to"`, "direct reply-to")
+	q := c.queue("q", nil)
+	client, server := c.link(), c.link()
+	replies := client.consume(replyTo, "", true, nil)
+	c.must(client.Publish("", q, false, false, amqp.Publishing{ReplyTo: replyTo, CorrelationId: "7", Body: []byte("question")}))
+	request := server.take(q)
+	if !strings.HasPrefix(request.ReplyTo, replyTo+".") {
+		t.Fatalf("reply-to is %q", request.ReplyTo)
+	}
+	c.must(server.Publish("", request.ReplyTo, false, false, amqp.Publishing{CorrelationId: request.CorrelationId, Body: []byte("answer")}))
+	got := next(t, replies)
+	equal(t, "reply", string(got.Body)+got.CorrelationId, "answer7")
+	equal(t, "exchange", got.Exchange, "")
+	equal(t, "routing key", got.RoutingKey, request.ReplyTo)
+}
+
+func TestDirectReplyToTellsWhetherTheRequesterIsThere(t *testing.T) {
+	c := begin(t, `RabbitMQ "Direct Reply-to"`, "direct reply-to")
+	q := c.queue("q", nil)
+	client, server := c.link(), c.link()
+	client.consume(replyTo, "", true, nil)
+	c.must(client.Publish("", q, false, false, amqp.Publishing{ReplyTo: replyTo}))
+	to := server.take(q).ReplyTo
+	_, err := server.QueueDeclarePassive(to, false, false, false, false, nil)
+	c.must(err)
+	c.must(client.Close())
+	c.await("the end of the requester", func() bool {
+		_, err := c.link().QueueDeclarePassive(to, false, false, false, false, nil)
+		return err != nil
 	})
-	t.Run("tells whether the requester is there", func(t *testing.T) {
-		c := begin(t, source, feature)
-		q := c.queue("q", nil)
-		client, server := c.link(), c.link()
-		client.consume(pseudo, "", true, nil)
-		c.must(client.Publish("", q, false, false, amqp.Publishing{ReplyTo: pseudo}))
-		to := server.take(q).ReplyTo
-		_, err := server.QueueDeclarePassive(to, false, false, false, false, nil)
-		c.must(err)
-		c.must(client.Close())
-		c.await("the end of the requester", func() bool {
-			_, err := c.link().QueueDeclarePassive(to, false, false, false, false, nil)
-			return err != nil
-		})
-	})
-	t.Run("drops a late reply in silence", func(t *testing.T) {
-		c := begin(t, source, feature)
-		q := c.queue("q", nil)
-		client, server := c.link(), c.link()
-		client.consume(pseudo, "", true, nil)
-		c.must(client.Publish("", q, false, false, amqp.Publishing{ReplyTo: pseudo}))
-		to := server.take(q).ReplyTo
-		c.must(client.Close())
-		c.must(server.Publish("", to, true, false, text("late")))
-		quiet(t, server.returned)
-	})
+}
+
+func TestDirectReplyToDropsALateReplyInSilence(t *testing.T) {
+	c := begin(t, `RabbitMQ "Direct Reply-to"`, "direct reply-to")
+	q := c.queue("q", nil)
+	client, server := c.link(), c.link()
+	client.consume(replyTo, "", true, nil)
+	c.must(client.Publish("", q, false, false, amqp.Publishing{ReplyTo: replyTo}))
+	to := server.take(q).ReplyTo
+	c.must(client.Close())
+	c.must(server.Publish("", to, true, false, text("late")))
+	quiet(t, server.returned)
 }
 
 func TestAConsumerThatAcksTooLateIsRefused(t *testing.T) {

@@ -179,10 +179,7 @@ func TestAnExclusiveQueueGoesWithItsConnection(t *testing.T) {
 	_, err := c.linkOn(conn).QueueDeclare(q, false, false, true, false, nil)
 	c.must(err)
 	c.must(conn.Close())
-	c.await("the end of "+q, func() bool {
-		_, err := c.link().QueueDeclarePassive(q, false, false, true, false, nil)
-		return err != nil && strings.Contains(err.Error(), "404")
-	})
+	c.expires(q)
 }
 
 func TestAnExclusiveQueueIsForAllChannelsOfItsConnection(t *testing.T) {
@@ -217,10 +214,7 @@ func TestAnAutoDeleteQueueGoesWithItsLastConsumer(t *testing.T) {
 	_, err = l.QueueDeclarePassive(q, true, true, false, false, nil)
 	c.must(err)
 	c.must(other.Cancel("two", false))
-	c.await("the end of "+q, func() bool {
-		_, err := c.link().QueueDeclarePassive(q, true, true, false, false, nil)
-		return err != nil && strings.Contains(err.Error(), "404")
-	})
+	c.expires(q)
 }
 
 func TestAnAutoDeleteQueueGoesWhenItsLastConsumersChannelCloses(t *testing.T) {
@@ -230,10 +224,7 @@ func TestAnAutoDeleteQueueGoesWhenItsLastConsumersChannelCloses(t *testing.T) {
 	c.must(err)
 	l.consume(q, "one", true, nil)
 	c.must(l.Close())
-	c.await("the end of "+q, func() bool {
-		_, err := c.link().QueueDeclarePassive(q, true, true, false, false, nil)
-		return err != nil && strings.Contains(err.Error(), "404")
-	})
+	c.expires(q)
 }
 
 func TestAnAutoDeleteQueueThatNeverHadAConsumerStays(t *testing.T) {
@@ -318,17 +309,36 @@ func TestADeclareWithoutWaitingIsDone(t *testing.T) {
 func TestAQueueExpiresWhenNobodyUsesIt(t *testing.T) {
 	c := begin(t, `RabbitMQ "Time-to-Live"`, "x-expires")
 	q := c.queue("q", amqp.Table{"x-expires": 300})
-	c.await("the end of "+q, func() bool {
-		_, err := c.link().QueueDeclarePassive(q, true, false, false, false, nil)
-		return err != nil && strings.Contains(err.Error(), "404")
-	})
+	c.expires(q)
 }
 
 func TestAQueueWithAConsumerDoesNotExpire(t *testing.T) {
 	c := begin(t, `RabbitMQ "Time-to-Live"`, "x-expires")
-	q := c.queue("q", amqp.Table{"x-expires": 150})
+	q := c.queue("q", amqp.Table{"x-expires": 1000})
 	l := c.link()
-	quiet(t, l.consume(q, "", false, nil))
-	l.texts("", q, "m")
+	l.consume(q, "", true, nil)
+	c.expires(c.queue("marker", amqp.Table{"x-expires": 1000}))
 	l.depth(q)
+}
+
+func TestAQueueThatIsGotFromDoesNotExpire(t *testing.T) {
+	c := begin(t, `RabbitMQ "Time-to-Live"`, "x-expires")
+	q := c.queue("q", amqp.Table{"x-expires": 1000})
+	marker := c.queue("marker", amqp.Table{"x-expires": 1000})
+	l := c.link()
+	c.await("the end of the queue beside it", func() bool {
+		l.isEmpty(q)
+		_, err := c.link().QueueDeclarePassive(marker, true, false, false, false, nil)
+		return err != nil
+	})
+	l.isEmpty(q)
+}
+
+// expires waits until a queue is gone.
+func (c *claim) expires(queue string) {
+	c.Helper()
+	c.await("the end of "+queue, func() bool {
+		_, err := c.link().QueueDeclarePassive(queue, true, false, false, false, nil)
+		return err != nil && strings.Contains(err.Error(), "404")
+	})
 }
