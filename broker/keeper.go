@@ -59,6 +59,9 @@ func checkKeeper(kind string, args mq.Table) error {
 			return nil
 		}
 		if n, ok := mq.Int(v); !ok || n <= 0 {
+			if s, ok := v.(string); ok {
+				v = fmt.Sprintf("<<%q>>", s) // as Erlang, and so RabbitMQ, shows it
+			}
 			return mq.Errorf(mq.PreconditionFailed, "Invalid argument %v, '%s' must be a positive integer", v, historyLength)
 		}
 	}

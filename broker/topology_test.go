@@ -181,6 +181,10 @@ func TestRefusalsAreRabbitMQs(t *testing.T) {
 
 		{op: mq.ExchangeDeclare{Name: "amq.e", Type: "direct"}, want: "ACCESS_REFUSED - exchange name 'amq.e' contains reserved prefix 'amq.*'"},
 		{op: mq.ExchangeDeclare{Name: "e", Type: ""}, want: "PRECONDITION_FAILED - invalid exchange type ''"},
+		{op: mq.ExchangeDeclare{Name: "new", Type: "x-recent-history", Args: arg("x-recent-history-length", "many")},
+			want: `PRECONDITION_FAILED - Invalid argument <<"many">>, 'x-recent-history-length' must be a positive integer`},
+		{op: mq.ExchangeDeclare{Name: "new", Type: "x-recent-history", Args: arg("x-recent-history-length", int8(0))},
+			want: "PRECONDITION_FAILED - Invalid argument 0, 'x-recent-history-length' must be a positive integer"},
 		{op: mq.ExchangeDeclare{Name: "e", Type: "x-odd"}, want: "PRECONDITION_FAILED - unknown exchange type 'x-odd'"},
 		{op: mq.ExchangeDeclare{Name: "e", Type: "direct", Durable: true},
 			want: "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'e' in vhost '/': received 'direct' but current is 'topic'"},
