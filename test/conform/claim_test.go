@@ -22,13 +22,8 @@ var notYet = []string{
 	"x-expires",
 	"x-consumer-timeout",
 	"delayed retry",
+	"at-least-once",
 	"direct reply-to",
-	"x-consistent-hash",
-	"x-random",
-	"x-local-random",
-	"x-modulus-hash",
-	"x-recent-history",
-	"CC and BCC",
 }
 
 // claim is one behaviour under test: its names, its connections, and what it

@@ -281,3 +281,15 @@ func TestDeadLettersKeepCCButNotBCC(t *testing.T) {
 	c.must(l.fetch(q, false).Reject(false))
 	equal(t, "x-death", deaths(t, l.take(dead)), death(1, x, q, "rejected", "key", "cc"))
 }
+
+func TestAtLeastOnceDeadLettersArrive(t *testing.T) {
+	c := begin(t, dlxSource, "at-least-once")
+	dead := c.queue("dead", amqp.Table{"x-queue-type": "quorum"})
+	q := c.queue("q", to(dead, amqp.Table{"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}))
+	l := c.link()
+	l.texts("", q, "m")
+	c.must(l.fetch(q, false).Reject(false))
+	d := l.take(dead)
+	equal(t, "body", string(d.Body), "m")
+	equal(t, "x-death", deaths(t, d), death(1, "", q, "rejected", q))
+}

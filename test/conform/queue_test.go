@@ -324,14 +324,13 @@ func TestAQueueWithAConsumerDoesNotExpire(t *testing.T) {
 func TestAQueueThatIsGotFromDoesNotExpire(t *testing.T) {
 	c := begin(t, `RabbitMQ "Time-to-Live"`, "x-expires")
 	q := c.queue("q", amqp.Table{"x-expires": 1000})
-	marker := c.queue("marker", amqp.Table{"x-expires": 1000})
+	marker := c.queue("marker", amqp.Table{"x-message-ttl": 2500})
 	l := c.link()
-	c.await("the end of the queue beside it", func() bool {
+	l.texts("", marker, "m")
+	c.await("more than the time", func() bool {
 		l.isEmpty(q)
-		_, err := c.link().QueueDeclarePassive(marker, true, false, false, false, nil)
-		return err != nil
+		return l.depth(marker) == 0
 	})
-	l.isEmpty(q)
 }
 
 // expires waits until a queue is gone.

@@ -3,6 +3,7 @@ package conform
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -218,4 +219,40 @@ func TestNacksDoNotCountForADeliveryLimit(t *testing.T) {
 		c.must(l.fetch(q, false).Nack(false, true))
 	}
 	equal(t, "body", string(l.take(q).Body), "m")
+}
+
+func TestDelayedRetryHoldsBackWhatComesBack(t *testing.T) {
+	for _, f := range []struct {
+		kind           string
+		reject, delays bool
+	}{
+		{"all", true, true}, {"all", false, true},
+		{"failed", true, true}, {"failed", false, false},
+		{"returned", true, false}, {"returned", false, true},
+	} {
+		name := f.kind + " on nack"
+		if f.reject {
+			name = f.kind + " on reject"
+		}
+		t.Run(name, func(t *testing.T) {
+			c := begin(t, `RabbitMQ "Quorum Queues": delayed retry`, "delayed retry")
+			q := c.queue("q", amqp.Table{"x-queue-type": "quorum", "x-delayed-retry-type": f.kind,
+				"x-delayed-retry-min": 3000, "x-delayed-retry-max": 3000})
+			l := c.link()
+			l.texts("", q, "m")
+			d := l.fetch(q, false)
+			if f.reject {
+				c.must(d.Reject(true))
+			} else {
+				c.must(d.Nack(false, true))
+			}
+			if f.delays {
+				l.isEmpty(q)
+			}
+			begun := time.Now()
+			again := l.take(q)
+			equal(t, "redelivered", again.Redelivered, true)
+			equal(t, "delayed", time.Since(begun) > time.Second, f.delays)
+		})
+	}
 }
