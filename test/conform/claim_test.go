@@ -15,12 +15,10 @@ import (
 // give to begin. Their tests are skipped on Warren, and nowhere else: when a
 // feature is there, its line goes.
 var notYet = []string{
-	"x-max-priority",
 	"reject-publish",
 	"reject-publish-dlx",
 	"x-delivery-limit",
 	"x-expires",
-	"x-consumer-timeout",
 	"delayed retry",
 	"at-least-once",
 	"direct reply-to",
