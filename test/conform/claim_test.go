@@ -18,10 +18,8 @@ var notYet = []string{
 	"reject-publish",
 	"reject-publish-dlx",
 	"x-delivery-limit",
-	"x-expires",
 	"delayed retry",
 	"at-least-once",
-	"direct reply-to",
 }
 
 // claim is one behaviour under test: its names, its connections, and what it

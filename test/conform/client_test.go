@@ -116,19 +116,35 @@ func (l *link) send(exchange, key string, ps ...amqp.Publishing) {
 // try publishes one message and tells whether it was confirmed with an ack.
 func (l *link) try(exchange, key string, p amqp.Publishing) bool {
 	l.c.Helper()
+	return l.publish(exchange, key, false, p)
+}
+
+// isThere finds out whether a queue is there without being a use of it, as a
+// declare would be: by a mandatory message.
+func (l *link) isThere(queue string) bool {
+	l.c.Helper()
+	l.publish("", queue, true, text("are you there?"))
+	select {
+	case <-l.returned:
+		return false
+	default:
+		return true
+	}
+}
+
+func (l *link) publish(exchange, key string, mandatory bool, p amqp.Publishing) (acked bool) {
+	l.c.Helper()
 	if !l.sure {
-		if err := l.Confirm(false); err != nil {
-			l.c.Fatal(err)
-		}
+		l.c.must(l.Confirm(false))
 		l.sure = true
 	}
 	ctx, cancel := context.WithTimeout(l.c.Context(), patience)
 	defer cancel()
-	d, err := l.PublishWithDeferredConfirm(exchange, key, false, false, p)
+	d, err := l.PublishWithDeferredConfirm(exchange, key, mandatory, false, p)
 	if err != nil {
 		l.c.Fatal(err)
 	}
-	acked, err := d.WaitContext(ctx)
+	acked, err = d.WaitContext(ctx)
 	if err != nil {
 		l.c.Fatalf("wait for the confirm of %q: %v", p.Body, err)
 	}

@@ -336,8 +336,6 @@ func TestAQueueThatIsGotFromDoesNotExpire(t *testing.T) {
 // expires waits until a queue is gone.
 func (c *claim) expires(queue string) {
 	c.Helper()
-	c.await("the end of "+queue, func() bool {
-		_, err := c.link().QueueDeclarePassive(queue, true, false, false, false, nil)
-		return err != nil && strings.Contains(err.Error(), "404")
-	})
+	l := c.link()
+	c.await("the end of "+queue, func() bool { return !l.isThere(queue) })
 }
