@@ -59,8 +59,8 @@ func queueArg(key string) (rule argRule, implemented bool) {
 		return isExpires, true
 	case "x-name-prefix", "x-member-placement-tag":
 		return isString, false
-	case "x-dead-letter-strategy":
-		return oneOf("invalid_dlx_strategy", "at-most-once", "at-least-once"), false
+	case "x-dead-letter-strategy": // whatever it says, a letter is handed over once
+		return oneOf("invalid_dlx_strategy", "at-most-once", "at-least-once"), true
 	case consumerTimeout:
 		return isNotNegative, true
 	case "x-consumer-disconnected-timeout", "x-delayed-retry-min", "x-delayed-retry-max":

@@ -286,7 +286,6 @@ func TestQueueArgumentsAreCheckedNotIgnored(t *testing.T) {
 		{"x-dead-letter-routing-key", "k", fmt.Sprintf(invalid, "x-dead-letter-routing-key", "routing_key_but_no_dlx_defined")},
 		{"x-dead-letter-exchange", "dlx", ""},
 		{"x-dead-letter-exchange", int32(1), "PRECONDITION_FAILED - invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'new' in vhost '/'"},
-		{"x-dead-letter-strategy", "at-least-once", fmt.Sprintf(missing, "x-dead-letter-strategy")},
 		{"x-max-length", int32(10), ""},
 		{"x-max-length", int32(-1), fmt.Sprintf(invalid, "x-max-length", "{value_negative,-1}")},
 		{"x-max-length-bytes", int64(1 << 40), ""},

@@ -15,11 +15,7 @@ import (
 // give to begin. Their tests are skipped on Warren, and nowhere else: when a
 // feature is there, its line goes.
 var notYet = []string{
-	"reject-publish",
-	"reject-publish-dlx",
-	"x-delivery-limit",
 	"delayed retry",
-	"at-least-once",
 }
 
 // claim is one behaviour under test: its names, its connections, and what it
