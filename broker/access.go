@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"fmt"
 	"regexp"
 	"sync"
 	"sync/atomic"
@@ -58,21 +57,15 @@ func CheckVHost(ctx context.Context, m Catalog, user, vhost string) error {
 	return nil
 }
 
-// CheckPattern checks a regular expression of a permission before it is
-// proposed. They are Go's: RabbitMQ's without look-around and back references.
-func CheckPattern(pattern string) error {
-	if _, err := regexp.Compile(pattern); err != nil {
-		return fmt.Errorf("permission: %w", err)
-	}
-	return nil
-}
-
 // Access tells what one user may do in one vhost. Any number of goroutines
 // may use it; a change of permissions counts from the next View on.
 type Access struct {
 	meta        Catalog
 	user, vhost string
 	grants      atomic.Pointer[grants]
+
+	mu     sync.Mutex
+	topics map[string]*topicGrant // by exchange; guarded by mu, at most topicGrantsMax
 }
 
 // NewAccess returns the Access of user in vhost.

@@ -30,7 +30,7 @@ const (
 
 // deliveryLimit is how many attempts may fail; negative means any number.
 func deliveryLimit(q *meta.Queue) int64 {
-	if n, ok := q.Args.Int("x-delivery-limit"); ok {
+	if n, ok := q.Effective().Int("x-delivery-limit"); ok {
 		return n
 	}
 	if kind, _ := q.Args.String("x-queue-type"); kind == "quorum" {
@@ -113,7 +113,7 @@ func (l *lead) cameBack(s *Shard, r *queue.Returned) {
 		return
 	}
 	delete(q.returning, r.Seq)
-	if int64(r.Failed) > q.rules.deliveries {
+	if q.rules.counts() && int64(r.Failed) > q.rules.deliveries { // a policy's limit may have gone meanwhile
 		s.leave(q, r.Seq, tooOften)
 		s.settleDropped(q)
 	} else {

@@ -23,6 +23,9 @@ func (t *Topology) bind(ctx context.Context, b meta.Binding) error {
 	if err != nil {
 		return err
 	}
+	if err := t.mayBindTopic(x, b.Key); err != nil {
+		return err
+	}
 	var q *meta.Queue
 	if b.ToExchange {
 		_, err = t.Exchange(ctx, b.Destination)
@@ -53,6 +56,11 @@ func (t *Topology) bind(ctx context.Context, b meta.Binding) error {
 func (t *Topology) unbind(ctx context.Context, b meta.Binding) error {
 	if err := t.mayBind(b); err != nil {
 		return err
+	}
+	if x := t.meta.View().Exchange(b.VHost, b.Source); x != nil {
+		if err := t.mayBindTopic(x, b.Key); err != nil {
+			return err
+		}
 	}
 	bound, err := confirmed(ctx, t.meta, func(v *meta.View) *meta.Binding {
 		if v.Bound(b) {
@@ -88,4 +96,12 @@ func (t *Topology) mayBind(b meta.Binding) error {
 		return err
 	}
 	return t.access.Read(exchangeResource, b.Source)
+}
+
+// mayBindTopic checks the topic permission for a binding from a topic exchange.
+func (t *Topology) mayBindTopic(x *meta.Exchange, key string) error {
+	if x.Type != "topic" {
+		return nil
+	}
+	return t.access.AllowTopic(t.meta.View(), "read", x.Name, key)
 }

@@ -236,6 +236,7 @@ func (b *Broker) knownOutbox(g mq.GroupID) *outbox {
 // changed hears what a metadata entry did. Runs on the goroutine that applies
 // metadata: it must not wait for anything.
 func (b *Broker) changed(changes []meta.Change) {
+	b.queuesChanged(changes) // first: the others may end some of these queues
 	for _, c := range changes {
 		switch c := c.(type) {
 		case meta.QueueCreated:
@@ -244,6 +245,22 @@ func (b *Broker) changed(changes []meta.Change) {
 			b.queueDeleted(c.Queue)
 		case meta.SessionEnded:
 			b.sessionEnded(c.Node, c.Session)
+		case meta.VHostDeleted:
+			b.forceSessions(func(s *Session) bool { return s.vhost == c.Name }, "vhost '%s' is down", c.Name)
+		case meta.UserDeleted:
+			b.forceSessions(func(s *Session) bool { return s.user == c.Name }, "user '%s' is deleted", c.Name)
+		}
+	}
+}
+
+// forceSessions ends the connections of clients that have lost what they stood
+// on, in RabbitMQ's words.
+func (b *Broker) forceSessions(which func(*Session) bool, why, name string) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, s := range b.sessions {
+		if which(s) {
+			s.force(mq.Errorf(mq.ConnectionForced, why, name))
 		}
 	}
 }

@@ -44,7 +44,7 @@ func (t *Topology) queueDeclare(ctx context.Context, op mq.QueueDeclare) (mq.Rep
 		return mq.Reply{}, err
 	}
 	if d.Owner == 0 {
-		d.Group = t.place.GroupFor(d.VHost, name, op.Args)
+		d.Group = t.place.GroupFor(d.VHost, name, t.meta.View().PolicyArgs(d.VHost, name, op.Args))
 	}
 	r, err := t.propose(ctx, d)
 	if err != nil {

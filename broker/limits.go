@@ -7,7 +7,7 @@ import (
 	"warren/storage/segment"
 )
 
-// rules are what a queue's arguments say of how messages leave it without
+// rules are what a queue's arguments and policies say of how messages leave it without
 // being consumed.
 type rules struct {
 	maxLength, maxBytes int64 // of ready messages, and of their bodies; negative means no limit
@@ -20,7 +20,7 @@ type rules struct {
 
 func rulesOf(q *meta.Queue) rules {
 	r := rules{maxLength: limit(q, "x-max-length"), maxBytes: limit(q, "x-max-length-bytes")}
-	_, r.deadLetter = q.Args.String(deadLetterExchange)
+	_, r.deadLetter = q.Effective().String(deadLetterExchange)
 	r.deadLetter = r.deadLetter || q.Keeper == meta.KeepsDelayed // what is due goes the same way
 	r.expiresMs = queueExpires(q)
 	r.deliveries = deliveryLimit(q)
@@ -32,7 +32,7 @@ func rulesOf(q *meta.Queue) rules {
 // refuses reports whether a queue that is full refuses what comes, and whether
 // that goes to the dead-letter exchange.
 func refuses(q *meta.Queue) (refuse, bury bool) {
-	overflow, _ := q.Args.String("x-overflow")
+	overflow, _ := q.Effective().String("x-overflow")
 	if overflow != "reject-publish" && overflow != "reject-publish-dlx" {
 		return false, false
 	}
@@ -46,9 +46,9 @@ func (r rules) limited() bool { return r.maxLength >= 0 || r.maxBytes >= 0 }
 // dropsHead reports whether messages leave the queue because of its limit.
 func (r rules) dropsHead() bool { return r.limited() && !r.refuse }
 
-// limit is a numeric argument of a queue; negative means that there is none.
+// limit is a number that a queue works by; negative means that there is none.
 func limit(q *meta.Queue, key string) int64 {
-	if n, ok := q.Args.Int(key); ok {
+	if n, ok := q.Effective().Int(key); ok {
 		return n
 	}
 	return -1

@@ -181,8 +181,26 @@ func (s *Session) admit(ctx context.Context, v *meta.View, exchange string) (*me
 // put off until a transaction commits.
 func (s *Session) Check(ctx context.Context, p *mq.Publish) error {
 	v, err := s.admit(ctx, s.broker.View(), string(p.Content.Exchange()))
-	if err == nil {
-		_, err = s.screen(v, p)
+	if err != nil {
+		return err
+	}
+	more, err := s.screen(v, p)
+	if err != nil {
+		return err
+	}
+	return s.allowTopics(v, p.Content, more.keys)
+}
+
+// allowTopics checks the topic permissions for all routing keys of a message
+// to a topic exchange. What is found then may be kept for exchange and key.
+func (s *Session) allowTopics(v *meta.View, m mq.Content, more [][]byte) error {
+	x := v.Exchange(s.vhost, string(m.Exchange()))
+	if x == nil || x.Type != "topic" {
+		return nil
+	}
+	err := s.topology.access.AllowTopic(v, "write", x.Name, string(m.RoutingKey()))
+	for i := 0; i < len(more) && err == nil; i++ {
+		err = s.topology.access.AllowTopic(v, "write", x.Name, string(more[i]))
 	}
 	return err
 }
@@ -190,6 +208,9 @@ func (s *Session) Check(ctx context.Context, p *mq.Publish) error {
 // lookUp walks from an exchange that is there. more are routing keys beside
 // the message's own.
 func (s *Session) lookUp(v *meta.View, m mq.Content, more [][]byte) ([]target, error) {
+	if err := s.allowTopics(v, m, more); err != nil {
+		return nil, err
+	}
 	w := newWalk(s.broker, v, s.vhost, m, append([][]byte{m.RoutingKey()}, more...))
 	if err := w.from(v.Exchange(s.vhost, string(m.Exchange()))); err != nil {
 		return nil, err

@@ -21,9 +21,14 @@ func (t *Topology) queueDelete(ctx context.Context, op mq.QueueDelete) (mq.Reply
 	if !t.mayUse(q) {
 		return mq.Reply{}, q.Locked()
 	}
+	return t.deleteQueue(ctx, q, op)
+}
+
+// deleteQueue deletes a queue for somebody who may.
+func (t *Topology) deleteQueue(ctx context.Context, q *meta.Queue, op mq.QueueDelete) (mq.Reply, error) {
 	if op.IfUnused || op.IfEmpty {
 		n, err := t.queues.DeleteIf(ctx, q, op.IfUnused, op.IfEmpty)
-		return mq.Reply{Queue: name, Messages: count32(n)}, err
+		return mq.Reply{Queue: q.Name, Messages: count32(n)}, err
 	}
 	// Without a condition the queue can go though its leader does not answer;
 	// the count is then unknown and shown as 0.
@@ -34,7 +39,7 @@ func (t *Topology) queueDelete(ctx context.Context, op mq.QueueDelete) (mq.Reply
 	if _, err := t.propose(ctx, meta.QueueDelete{VHost: q.VHost, Name: q.Name, IfID: q.ID}); err != nil {
 		return mq.Reply{}, err
 	}
-	return mq.Reply{Queue: name, Messages: count32(s.Ready)}, nil
+	return mq.Reply{Queue: q.Name, Messages: count32(s.Ready)}, nil
 }
 
 // queuePurge is queue.purge (AMQP 0-9-1 §1.7.2.7).

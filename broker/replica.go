@@ -49,8 +49,11 @@ func (m Metadata) Restore(r io.Reader) error {
 // metadata jumps from one state to a later one.
 func differences(from, to *meta.View) (out []meta.Change) {
 	gone := func(q *meta.Queue) {
-		if to.QueueByID(q.ID) == nil {
+		switch now := to.QueueByID(q.ID); {
+		case now == nil:
 			out = append(out, meta.QueueDeleted{Queue: q})
+		case q.Policy() != nil || q.OperatorPolicy() != nil || now.Policy() != nil || now.OperatorPolicy() != nil:
+			out = append(out, meta.QueueChanged{Queue: now}) // or not: it does no harm
 		}
 	}
 	for q := range to.AllQueues() {
@@ -60,6 +63,16 @@ func differences(from, to *meta.View) (out []meta.Change) {
 	}
 	for q := range from.AllQueues() {
 		gone(q)
+	}
+	for v := range from.VHosts() {
+		if to.VHost(v.Name) == nil {
+			out = append(out, meta.VHostDeleted{Name: v.Name})
+		}
+	}
+	for u := range from.Users() {
+		if to.User(u.Name) == nil {
+			out = append(out, meta.UserDeleted{Name: u.Name})
+		}
 	}
 	for _, n := range from.Nodes() {
 		was, ok := from.Session(n.ID)

@@ -168,7 +168,7 @@ func (w *walk) follow(b *meta.Binding) error {
 // alternate goes on with the alternate exchange (RabbitMQ, "Alternate
 // Exchanges"); one that does not exist is as good as none.
 func (w *walk) alternate(x *meta.Exchange) error {
-	name, ok := x.Args.String("alternate-exchange")
+	name, ok := x.Effective().String("alternate-exchange")
 	if !ok {
 		return nil
 	}

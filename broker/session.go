@@ -23,7 +23,8 @@ type Session struct {
 	user     string
 	conn     uint64
 	topology *Topology
-	forced   func(*mq.Error)
+	forced   func(*mq.Error) // by force
+	forcing  sync.Once
 	routes   routeCache
 
 	mu        sync.Mutex
@@ -61,8 +62,17 @@ func (b *Broker) Open(ctx context.Context, user, vhost string, forced func(*mq.E
 	s.topology = NewTopology(b, b, b, who)
 	s.topology.replay = s.replay
 	b.sessions[s.conn] = s
+	// The vhost or the user may have gone since they were checked. Whoever
+	// hears of that later finds the session among the others.
+	if v := b.View(); v.VHost(vhost) == nil || v.User(user) == nil {
+		delete(b.sessions, s.conn)
+		return nil, mq.Errorf(mq.NotAllowed, "access to vhost '%s' refused for user '%s'", vhost, user)
+	}
 	return s, nil
 }
+
+// force makes the client's connection end. The first reason counts.
+func (s *Session) force(err *mq.Error) { s.forcing.Do(func() { s.forced(err) }) }
 
 // Change carries out a topology change.
 func (s *Session) Change(ctx context.Context, op mq.Op) (mq.Reply, error) {

@@ -190,10 +190,14 @@ func agreed[T any](ctx context.Context, m Catalog, look func(*meta.View) *T, che
 // that had just ended; more than a few in a row means that leaders come and go.
 const staleTriesMax = 16
 
-// propose commits one operation.
 func (t *Topology) propose(ctx context.Context, op meta.Op) (meta.Result, error) {
+	return propose(ctx, t.meta, op)
+}
+
+// propose commits one operation.
+func propose(ctx context.Context, m Catalog, op meta.Op) (meta.Result, error) {
 	for range staleTriesMax {
-		results, err := t.meta.Propose(ctx, op)
+		results, err := m.Propose(ctx, op)
 		if err != nil {
 			return meta.Result{}, fmt.Errorf("propose: %w", err)
 		}

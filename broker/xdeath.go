@@ -59,8 +59,8 @@ func bury(q *meta.Queue, why reason, flags uint8, c mq.Content, atMs int64) (bur
 	}
 	known = known && len(b.deaths) > 0
 	b.deaths = record(b.deaths, newDeath(q, why, c, keys, &p, atMs))
-	exchange, _ := q.Args.String(deadLetterExchange)
-	key, replaced := q.Args.String(deadLetterRoutingKey)
+	exchange, _ := q.Effective().String(deadLetterExchange)
+	key, replaced := q.Effective().String(deadLetterRoutingKey)
 	b.exchange, b.keys = exchange, keys
 	if replaced {
 		b.keys = [][]byte{[]byte(key)}

@@ -43,11 +43,9 @@ func (s *State) vhostDelete(op VHostDelete) Result {
 	for _, x := range s.exchanges.list(vhostPrefix(op.Name)) {
 		s.removeExchange(x)
 	}
-	for _, p := range s.permissions.list(nil) {
-		if p.VHost == op.Name {
-			s.permissions.delete(permissionKey(p.User, p.VHost))
-		}
-	}
+	s.forgetAccess(op.Name)
+	s.forgetPolicies(op.Name)
+	s.tracing.delete([]byte(op.Name))
 	s.vhosts.delete([]byte(op.Name))
 	s.changed(PermissionsChanged{})
 	s.changed(VHostDeleted(op))
@@ -68,20 +66,19 @@ func (s *State) userDelete(op UserDelete) Result {
 	if _, ok := s.users.get([]byte(op.Name)); !ok {
 		return Result{Value: false}
 	}
-	for _, p := range s.permissions.list(vhostPrefix(op.Name)) {
-		s.permissions.delete(permissionKey(p.User, p.VHost))
-	}
+	s.forgetUser(op.Name)
 	s.users.delete([]byte(op.Name))
 	s.changed(PermissionsChanged{})
+	s.changed(UserDeleted(op))
 	return Result{Value: true}
 }
 
 func (s *State) permissionSet(op PermissionSet) Result {
 	if _, ok := s.users.get([]byte(op.User)); !ok {
-		return refuse(mq.Errorf(mq.NotFound, "user '%s' does not exist", op.User))
+		return refuse(NoUser(op.User))
 	}
 	if _, ok := s.vhosts.get([]byte(op.VHost)); !ok {
-		return refuse(noVHost(op.VHost))
+		return refuse(NoVHost(op.VHost))
 	}
 	key := permissionKey(op.User, op.VHost)
 	_, existed := s.permissions.get(key)

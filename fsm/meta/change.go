@@ -10,6 +10,8 @@ type Change interface{ change() }
 type (
 	// QueueCreated says that a queue is there.
 	QueueCreated struct{ Queue *Queue }
+	// QueueChanged says that other policies count for a queue than before.
+	QueueChanged struct{ Queue *Queue }
 	// QueueDeleted says that a queue is gone, with its bindings.
 	QueueDeleted struct{ Queue *Queue }
 	// SessionOpened says that a run of a node began.
@@ -31,11 +33,14 @@ type (
 	PermissionsChanged struct{}
 	// VHostDeleted says that a vhost is gone and connections to it must go.
 	VHostDeleted struct{ Name string }
+	// UserDeleted says that a user is gone and its connections must go.
+	UserDeleted struct{ Name string }
 	// SettingsChanged says that a cluster setting changed.
 	SettingsChanged struct{}
 )
 
 func (QueueCreated) change()       {}
+func (QueueChanged) change()       {}
 func (QueueDeleted) change()       {}
 func (SessionOpened) change()      {}
 func (SessionEnded) change()       {}
@@ -43,4 +48,5 @@ func (NodesChanged) change()       {}
 func (GroupsChanged) change()      {}
 func (PermissionsChanged) change() {}
 func (VHostDeleted) change()       {}
+func (UserDeleted) change()        {}
 func (SettingsChanged) change()    {}

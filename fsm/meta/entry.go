@@ -35,6 +35,14 @@ const (
 	opUserDelete      opcode = 19
 	opPermissionSet   opcode = 20
 	opPermissionClear opcode = 21
+	opUserAdd         opcode = 22
+	opUserPassword    opcode = 23
+	opUserTags        opcode = 24
+	opTopicSet        opcode = 25
+	opTopicClear      opcode = 26
+	opPolicySet       opcode = 27
+	opPolicyClear     opcode = 28
+	opTracingSet      opcode = 29
 	opExchangeDeclare opcode = 32
 	opExchangeDelete  opcode = 33
 	opQueueDeclare    opcode = 34
@@ -44,26 +52,34 @@ const (
 	opDeclareKeeping  opcode = 48
 )
 
-func (ClusterInit) code() opcode     { return opClusterInit }
-func (NodePut) code() opcode         { return opNodePut }
-func (NodeRemove) code() opcode      { return opNodeRemove }
-func (SessionOpen) code() opcode     { return opSessionOpen }
-func (SessionEnd) code() opcode      { return opSessionEnd }
-func (GroupSet) code() opcode        { return opGroupSet }
-func (SettingPut) code() opcode      { return opSettingPut }
-func (SettingDelete) code() opcode   { return opSettingDelete }
-func (VHostPut) code() opcode        { return opVHostPut }
-func (VHostDelete) code() opcode     { return opVHostDelete }
-func (UserPut) code() opcode         { return opUserPut }
-func (UserDelete) code() opcode      { return opUserDelete }
-func (PermissionSet) code() opcode   { return opPermissionSet }
-func (PermissionClear) code() opcode { return opPermissionClear }
-func (ExchangeDeclare) code() opcode { return opExchangeDeclare }
-func (ExchangeDelete) code() opcode  { return opExchangeDelete }
-func (QueueDeclare) code() opcode    { return opQueueDeclare }
-func (QueueDelete) code() opcode     { return opQueueDelete }
-func (Bind) code() opcode            { return opBind }
-func (Unbind) code() opcode          { return opUnbind }
+func (ClusterInit) code() opcode          { return opClusterInit }
+func (NodePut) code() opcode              { return opNodePut }
+func (NodeRemove) code() opcode           { return opNodeRemove }
+func (SessionOpen) code() opcode          { return opSessionOpen }
+func (SessionEnd) code() opcode           { return opSessionEnd }
+func (GroupSet) code() opcode             { return opGroupSet }
+func (SettingPut) code() opcode           { return opSettingPut }
+func (SettingDelete) code() opcode        { return opSettingDelete }
+func (VHostPut) code() opcode             { return opVHostPut }
+func (VHostDelete) code() opcode          { return opVHostDelete }
+func (UserPut) code() opcode              { return opUserPut }
+func (UserDelete) code() opcode           { return opUserDelete }
+func (PermissionSet) code() opcode        { return opPermissionSet }
+func (PermissionClear) code() opcode      { return opPermissionClear }
+func (UserAdd) code() opcode              { return opUserAdd }
+func (UserPassword) code() opcode         { return opUserPassword }
+func (UserTags) code() opcode             { return opUserTags }
+func (TopicPermissionSet) code() opcode   { return opTopicSet }
+func (TopicPermissionClear) code() opcode { return opTopicClear }
+func (PolicySet) code() opcode            { return opPolicySet }
+func (PolicyClear) code() opcode          { return opPolicyClear }
+func (TracingSet) code() opcode           { return opTracingSet }
+func (ExchangeDeclare) code() opcode      { return opExchangeDeclare }
+func (ExchangeDelete) code() opcode       { return opExchangeDelete }
+func (QueueDeclare) code() opcode         { return opQueueDeclare }
+func (QueueDelete) code() opcode          { return opQueueDelete }
+func (Bind) code() opcode                 { return opBind }
+func (Unbind) code() opcode               { return opUnbind }
 
 func (ExchangeDeclareKeeping) code() opcode { return opDeclareKeeping }
 
@@ -165,6 +181,22 @@ func (d *decoder) op(code opcode) Op {
 		return PermissionSet(*d.permission())
 	case opPermissionClear:
 		return PermissionClear{User: d.str(), VHost: d.str()}
+	case opUserAdd:
+		return UserAdd(*d.user())
+	case opUserPassword:
+		return UserPassword{Name: d.str(), PasswordHash: d.str(), Algorithm: d.str()}
+	case opUserTags:
+		return UserTags{Name: d.str(), Tags: d.strs()}
+	case opTopicSet:
+		return TopicPermissionSet(*d.topicPermission())
+	case opTopicClear:
+		return d.topicPermissionClear()
+	case opPolicySet:
+		return PolicySet{*d.policy()}
+	case opPolicyClear:
+		return d.policyClear()
+	case opTracingSet:
+		return d.tracingSet()
 	case opExchangeDeclare:
 		return d.exchangeDeclare()
 	case opDeclareKeeping:

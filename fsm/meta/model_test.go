@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -18,6 +19,7 @@ type model struct {
 	exchanges map[string]bool         // auto-delete
 	bindings  map[string]Binding
 	sessions  map[mq.NodeID]mq.SessionID
+	policies  map[string]Policy
 }
 
 func (m *model) dropQueue(name string) {
@@ -93,6 +95,10 @@ func (m *model) apply(op Op, index uint64) {
 	case Unbind:
 		key := fmt.Sprint(op.Binding)
 		m.dropBindings(func(b Binding) bool { return fmt.Sprint(b) == key })
+	case PolicySet:
+		m.policies[op.Name] = op.Policy
+	case PolicyClear:
+		delete(m.policies, op.Name)
 	case SessionOpen:
 		m.endSession(op.Node)
 		m.sessions[op.Node] = mq.SessionID(index)
@@ -105,6 +111,21 @@ func (m *model) apply(op Op, index uint64) {
 	}
 }
 
+// effective is what policies make of a queue that was declared without arguments.
+func (m *model) effective(queue string) mq.Table {
+	var best *Policy
+	for _, name := range slices.Sorted(maps.Keys(m.policies)) {
+		p := m.policies[name]
+		if ok, _ := regexp.MatchString(p.Pattern, queue); ok && (best == nil || p.Priority > best.Priority) {
+			best = &p
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return mq.Table{{Key: "x-max-length", Value: best.Definition[0].Value}}
+}
+
 func (m *model) check(t *rapid.T, v *View) {
 	var queues, exchanges, bindings []string
 	for q := range v.EachQueue("/") {
@@ -114,6 +135,9 @@ func (m *model) check(t *rapid.T, v *View) {
 		}
 		if !slices.Contains(slices.Collect(v.QueuesOf(q.Group)), q) {
 			t.Fatalf("queue %s is not in its group", q.Name)
+		}
+		if got, want := q.Effective(), m.effective(q.Name); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("queue %s works by %v, want %v", q.Name, got, want)
 		}
 	}
 	for x := range v.EachExchange("/") {
@@ -159,7 +183,7 @@ func drawOp(t *rapid.T, sessions []mq.SessionID) Op {
 		}
 		return b
 	}
-	switch rapid.IntRange(0, 11).Draw(t, "op") {
+	switch rapid.IntRange(0, 13).Draw(t, "op") {
 	case 0, 1:
 		return durable(queue.Draw(t, "queue"))
 	case 2:
@@ -181,6 +205,13 @@ func drawOp(t *rapid.T, sessions []mq.SessionID) Op {
 		return Bind{binding()}
 	case 10:
 		return Unbind{binding()}
+	case 11:
+		p := policy(rapid.SampledFrom([]string{"p1", "p2"}).Draw(t, "policy"), rapid.SampledFrom([]string{"", "^q1$", "[23]"}).Draw(t, "pattern"),
+			rapid.Int64Range(0, 2).Draw(t, "priority"), "max-length", rapid.Int64Range(0, 3).Draw(t, "max-length"))
+		if rapid.IntRange(0, 3).Draw(t, "clear") == 0 {
+			return PolicyClear{VHost: "/", Name: p.Name}
+		}
+		return p
 	}
 	if len(sessions) > 0 && rapid.Bool().Draw(t, "end") {
 		return SessionEnd{Session: rapid.SampledFrom(sessions).Draw(t, "session")}
@@ -200,7 +231,7 @@ func TestAnyLogAgreesWithTheModelAndWithItself(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		m := &model{map[string]mq.SessionID{}, map[string]bool{}, map[string]Binding{}, map[mq.NodeID]mq.SessionID{}}
+		m := &model{map[string]mq.SessionID{}, map[string]bool{}, map[string]Binding{}, map[mq.NodeID]mq.SessionID{}, map[string]Policy{}}
 		var sessions []mq.SessionID
 		index := base.index
 		for range rapid.IntRange(1, 40).Draw(t, "entries") {
@@ -244,6 +275,9 @@ func TestNoBytesBreakRestoreOrParse(t *testing.T) {
 	l := newLog(t)
 	l.must(durable("q"))
 	l.must(Bind{toQueue("amq.fanout", "q")})
+	l.must(policy("p", "^q", 1, "max-length", int64(3)))
+	l.must(TopicPermissionSet{User: "guest", VHost: "/", Exchange: "amq.topic", Write: "w"})
+	l.must(TracingSet{VHost: "/", On: true})
 	good := l.state.AppendTo(nil)
 	rapid.Check(t, func(t *rapid.T) {
 		b := slices.Clone(good)

@@ -71,6 +71,35 @@ type (
 	}
 	// PermissionClear takes a user's access to a vhost away.
 	PermissionClear struct{ User, VHost string }
+	// UserAdd adds a user that must not be there yet.
+	UserAdd UserPut
+	// UserPassword gives a user that is there another password.
+	UserPassword struct{ Name, PasswordHash, Algorithm string }
+	// UserTags gives a user that is there other tags.
+	UserTags struct {
+		Name string
+		Tags []string
+	}
+	// TopicPermissionSet says which routing keys a user may use at a topic
+	// exchange. The proposer has checked that the regular expressions compile.
+	TopicPermissionSet TopicPermission
+	// TopicPermissionClear takes that back, for one exchange or all of a vhost.
+	TopicPermissionClear struct {
+		User, VHost, Exchange string
+		All                   bool
+	}
+	// PolicySet adds or replaces a policy. The proposer has checked all of it.
+	PolicySet struct{ Policy }
+	// PolicyClear removes a policy.
+	PolicyClear struct {
+		VHost, Name string
+		Operator    bool
+	}
+	// TracingSet turns the tracing of a vhost on or off.
+	TracingSet struct {
+		VHost string
+		On    bool
+	}
 )
 
 // Operations on the topology of a vhost. The result's Value of a delete, bind
@@ -151,6 +180,49 @@ func (o UserDelete) appendTo(dst []byte) []byte    { return appendString(dst, o.
 func (o PermissionSet) appendTo(dst []byte) []byte { return (*Permission)(&o).appendTo(dst) }
 func (o PermissionClear) appendTo(dst []byte) []byte {
 	return appendString(appendString(dst, o.User), o.VHost)
+}
+
+func (o UserAdd) appendTo(dst []byte) []byte { return (*User)(&o).appendTo(dst) }
+
+func (o UserPassword) appendTo(dst []byte) []byte {
+	return appendString(appendString(appendString(dst, o.Name), o.PasswordHash), o.Algorithm)
+}
+
+func (o UserTags) appendTo(dst []byte) []byte {
+	return appendStrings(appendString(dst, o.Name), o.Tags)
+}
+
+func (o TopicPermissionSet) appendTo(dst []byte) []byte { return (*TopicPermission)(&o).appendTo(dst) }
+
+func (o TopicPermissionClear) appendTo(dst []byte) []byte {
+	dst = appendString(appendString(dst, o.User), o.VHost)
+	return appendFlags(appendString(dst, o.Exchange), o.All)
+}
+
+func (d *decoder) topicPermissionClear() TopicPermissionClear {
+	o := TopicPermissionClear{User: d.str(), VHost: d.str(), Exchange: d.str()}
+	d.flags(&o.All)
+	return o
+}
+
+func (o PolicySet) appendTo(dst []byte) []byte { return o.Policy.appendTo(dst) }
+
+func (o PolicyClear) appendTo(dst []byte) []byte {
+	return appendFlags(appendString(appendString(dst, o.VHost), o.Name), o.Operator)
+}
+
+func (d *decoder) policyClear() PolicyClear {
+	o := PolicyClear{VHost: d.str(), Name: d.str()}
+	d.flags(&o.Operator)
+	return o
+}
+
+func (o TracingSet) appendTo(dst []byte) []byte { return appendFlags(appendString(dst, o.VHost), o.On) }
+
+func (d *decoder) tracingSet() TracingSet {
+	o := TracingSet{VHost: d.str()}
+	d.flags(&o.On)
+	return o
 }
 
 func (o ExchangeDeclare) appendTo(dst []byte) []byte {

@@ -33,8 +33,12 @@ type Exchange struct {
 	Durable, AutoDelete, Internal bool
 	Args                          mq.Table
 	// Version is different whenever the exchange or the bindings from it are:
-	// what was compiled from them is good as long as Version stays.
+	// what was compiled from them is good as long as Version stays. Policies do
+	// not count.
 	Version uint64
+
+	applied   applied
+	effective mq.Table // set if applied is
 }
 
 // Queue is where messages wait. Its messages live in Group.
@@ -49,6 +53,9 @@ type Queue struct {
 	// OwnerConn is the connection on Owner's node that an exclusive queue belongs to.
 	OwnerConn uint64
 	Keeper    Keeper
+
+	applied   applied
+	effective mq.Table // set if applied is
 }
 
 // Binding leads from an exchange to a queue or to another exchange. All its

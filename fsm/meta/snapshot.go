@@ -12,10 +12,16 @@ import (
 //
 //	u8 0xB5 | u8 version | uvarint index | varint nowMs | cluster id | uvarint nodesUsed
 //	then vhosts, users, permissions, exchanges, queues, bindings, nodes, sessions, groups, settings,
+//	and from version 2 on topic permissions, policies, tracing,
 //	each as uvarint count and the records in the order of their keys
+//
+// A snapshot of version 1 was written when there were none of the last three,
+// and is read as one that holds none of them: that is the state that it was
+// taken of.
 const (
-	snapshotMagic   = 0xB5
-	snapshotVersion = 1
+	snapshotMagic      = 0xB5
+	snapshotVersion    = 2
+	snapshotVersionMin = 1
 )
 
 // record is what a table of a snapshot holds.
@@ -37,7 +43,10 @@ func (v *View) AppendTo(dst []byte) []byte {
 	dst = appendRecords(dst, v.nodes)
 	dst = appendRecords(dst, v.sessions)
 	dst = appendRecords(dst, v.groups)
-	return appendRecords(dst, v.settings)
+	dst = appendRecords(dst, v.settings)
+	dst = appendRecords(dst, v.topicPermissions)
+	dst = appendRecords(dst, v.policies)
+	return appendRecords(dst, v.tracing)
 }
 
 // Hash is a checksum of the whole view, to compare nodes with.
@@ -55,7 +64,8 @@ func (s *State) Hash() uint64 { return s.View().Hash() }
 // state is as it was.
 func (s *State) Restore(b []byte) error {
 	d := decoder{b: b}
-	if magic, version := d.byte(), d.byte(); magic != snapshotMagic || version != snapshotVersion {
+	magic, version := d.byte(), d.byte()
+	if magic != snapshotMagic || version < snapshotVersionMin || version > snapshotVersion {
 		return fmt.Errorf("metadata snapshot begins with %#x, version %d", magic, version)
 	}
 	n := New()
@@ -76,11 +86,34 @@ func (s *State) Restore(b []byte) error {
 	})
 	restore(&d, (*decoder).group, func(g *Group) { n.groups.put(numberKey(uint64(g.ID)), g) })
 	restore(&d, (*decoder).setting, func(x *Setting) { n.settings.put([]byte(x.Name), x) })
+	if version >= 2 {
+		n.restoreAdministration(&d)
+	}
 	if !d.done() {
 		return fmt.Errorf("metadata snapshot of %d bytes is malformed", len(b))
 	}
 	*s = *n
 	return nil
+}
+
+// restoreAdministration reads what version 2 added, and works out again what
+// policies come to.
+func (s *State) restoreAdministration(d *decoder) {
+	restore(d, (*decoder).topicPermission, func(p *TopicPermission) {
+		s.topicPermissions.put(topicPermissionKey(p.User, p.VHost, p.Exchange), p)
+	})
+	governed := map[string]bool{}
+	restore(d, (*decoder).policy, func(p *Policy) {
+		governed[p.VHost] = true
+		s.putPolicy(p)
+	})
+	restore(d, (*decoder).tracing, func(t *Tracing) { s.tracing.put([]byte(t.VHost), t) })
+	for _, v := range s.vhosts.list(nil) {
+		if governed[v.Name] {
+			s.applyPolicies(v.Name)
+		}
+	}
+	s.changes = nil // whoever restores compares the views
 }
 
 // appendRecords appends the records of some tables as one.

@@ -32,6 +32,10 @@ type State struct {
 	groups      table[*Group]
 	settings    table[*Setting]
 
+	topicPermissions table[*TopicPermission]
+	policies         table[*Policy]
+	tracing          table[*Tracing]
+
 	// The rest is of the operation that is being applied.
 
 	stamp   uint64 // index << 12 | number of the operation
@@ -58,6 +62,10 @@ func New() *State {
 		sessionIDs:  newTable[*session](),
 		groups:      newTable[*Group](),
 		settings:    newTable[*Setting](),
+
+		topicPermissions: newTable[*TopicPermission](),
+		policies:         newTable[*Policy](),
+		tracing:          newTable[*Tracing](),
 	}
 }
 
@@ -73,6 +81,7 @@ func (s *State) View() *View {
 			bindings: s.bindings.freeze(), bindingsTo: s.bindingsTo.freeze(),
 			nodes: s.nodes.freeze(), sessions: s.sessions.freeze(), sessionIDs: s.sessionIDs.freeze(),
 			groups: s.groups.freeze(), settings: s.settings.freeze(),
+			topicPermissions: s.topicPermissions.freeze(), policies: s.policies.freeze(), tracing: s.tracing.freeze(),
 		}
 	}
 	return s.view
@@ -148,6 +157,22 @@ func (s *State) apply(op Op) Result {
 		return s.permissionSet(op)
 	case PermissionClear:
 		return s.permissionClear(op)
+	case UserAdd:
+		return s.userAdd(op)
+	case UserPassword:
+		return s.userPassword(op)
+	case UserTags:
+		return s.userTags(op)
+	case TopicPermissionSet:
+		return s.topicPermissionSet(op)
+	case TopicPermissionClear:
+		return s.topicPermissionClear(op)
+	case PolicySet:
+		return s.policySet(op)
+	case PolicyClear:
+		return s.policyClear(op)
+	case TracingSet:
+		return s.tracingSet(op)
 	case ExchangeDeclare:
 		return s.exchangeDeclare(op)
 	case ExchangeDeclareKeeping:

@@ -15,11 +15,13 @@ func (s *State) exchangeDeclare(op ExchangeDeclare) Result {
 		}
 		return Result{Value: false}
 	}
-	s.exchanges.put(nameKey(op.VHost, op.Name), &Exchange{
+	x := &Exchange{
 		VHost: op.VHost, Name: op.Name, Type: op.Type,
 		Durable: op.Durable, AutoDelete: op.AutoDelete, Internal: op.Internal,
 		Args: op.Args, Version: s.stamp,
-	})
+	}
+	x.apply(s.policiesOf(x.VHost).forExchange(x.Name))
+	s.exchanges.put(nameKey(x.VHost, x.Name), x)
 	return Result{Value: true}
 }
 
@@ -67,6 +69,7 @@ func (s *State) queueDeclare(op QueueDeclare) Result {
 		Durable: op.Durable, Exclusive: op.Exclusive, AutoDelete: op.AutoDelete,
 		Args: op.Args, Group: op.Group, Owner: op.Owner, OwnerConn: op.OwnerConn,
 	}
+	q.apply(s.policiesOf(q.VHost).forQueue(q.Name, q.Args))
 	s.indexQueue(q)
 	s.changed(QueueCreated{q})
 	return Result{Value: Declared{Queue: q, Created: true}}

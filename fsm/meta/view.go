@@ -33,6 +33,10 @@ type View struct {
 	sessionIDs  *iradix.Tree[*session]
 	groups      *iradix.Tree[*Group]
 	settings    *iradix.Tree[*Setting]
+
+	topicPermissions *iradix.Tree[*TopicPermission]
+	policies         *iradix.Tree[*Policy]
+	tracing          *iradix.Tree[*Tracing]
 }
 
 // Index is the log index of the last entry that is in the view.
@@ -66,6 +70,43 @@ func (v *View) Permission(user, vhost string) *Permission {
 
 // Permissions goes through all permissions by user and vhost.
 func (v *View) Permissions() iter.Seq[*Permission] { return each(v.permissions.Root(), nil) }
+
+// TopicPermission returns which routing keys a user may use at an exchange,
+// nil if all.
+func (v *View) TopicPermission(user, vhost, exchange string) *TopicPermission {
+	if v.topicPermissions.Len() == 0 {
+		return nil // a publish need not even make the key
+	}
+	return find(v.topicPermissions, topicPermissionKey(user, vhost, exchange))
+}
+
+// TopicPermissions goes through all topic permissions by user, vhost and exchange.
+func (v *View) TopicPermissions() iter.Seq[*TopicPermission] {
+	return each(v.topicPermissions.Root(), nil)
+}
+
+// Policy returns a policy, nil if there is none.
+func (v *View) Policy(vhost, name string) *Policy {
+	return find(v.policies, policyKey(vhost, false, name))
+}
+
+// Policies goes through the policies of a vhost by name.
+func (v *View) Policies(vhost string) iter.Seq[*Policy] {
+	return each(v.policies.Root(), policyPrefix(vhost, false))
+}
+
+// OperatorPolicy returns an operator policy, nil if there is none.
+func (v *View) OperatorPolicy(vhost, name string) *Policy {
+	return find(v.policies, policyKey(vhost, true, name))
+}
+
+// OperatorPolicies goes through the operator policies of a vhost by name.
+func (v *View) OperatorPolicies(vhost string) iter.Seq[*Policy] {
+	return each(v.policies.Root(), policyPrefix(vhost, true))
+}
+
+// Tracing reports whether a vhost's messages are traced.
+func (v *View) Tracing(vhost string) bool { return find(v.tracing, []byte(vhost)) != nil }
 
 // Exchange returns an exchange, nil if there is none.
 func (v *View) Exchange(vhost, name string) *Exchange {
