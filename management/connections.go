@@ -106,13 +106,15 @@ func (s *Server) connection(w http.ResponseWriter, r *http.Request, anyones bool
 }
 
 // reason is what the client of a closed connection hears.
-func reason(r *http.Request) string {
+func reason(r *http.Request) string { return reasonOf(r.Header.Get("X-Reason")) }
+
+func reasonOf(given string) string {
 	said := strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) {
 			return -1
 		}
 		return c
-	}, strings.ToValidUTF8(r.Header.Get("X-Reason"), ""))
+	}, strings.ToValidUTF8(given, ""))
 	if said == "" {
 		return "Closed via management plugin"
 	}

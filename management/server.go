@@ -35,16 +35,18 @@ type Server struct {
 	status  chan struct{} // a place for each status request at work
 	// connections has a place for each request about connections at work.
 	connections chan struct{}
+	control     chan struct{} // a place for each command at work
 	log         *slog.Logger
 }
 
 // NewServer returns a Server of what source says. version is Warren's.
 func NewServer(source Source, version string, log *slog.Logger) *Server {
-	s := &Server{source: source, log: log, status: make(chan struct{}, statusRequestsMax), connections: make(chan struct{}, connectionRequestsMax)}
+	s := &Server{source: source, log: log, status: make(chan struct{}, statusRequestsMax), connections: make(chan struct{}, connectionRequestsMax), control: make(chan struct{}, controlRequestsMax)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /api/warren/status", s.serveStatus)
+	mux.HandleFunc("POST "+ControlPath, s.forControl(s.serveControl))
 	mux.HandleFunc("GET /api/connections", s.aboutConnections(s.listConnections))
 	mux.HandleFunc("GET /api/connections/{$}", s.aboutConnections(s.listConnections))
 	mux.HandleFunc("GET /api/connections/{name}", s.aboutConnections(s.serveConnection))

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/fsm/meta"
 	"warren/mq"
 )
 
@@ -28,6 +29,11 @@ type node struct {
 	tags        map[string][]string // of users, whose passwords are their names
 	connections []Connection
 	closed      []string // names and reasons of connections, as they were closed
+
+	secret string
+	state  *meta.State // of View; made at its first use
+	index  uint64
+	deeds  []string // what was done to queues
 }
 
 func (n *node) Login(_ context.Context, user, password string, here bool) ([]string, error) {

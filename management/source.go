@@ -9,6 +9,7 @@ import (
 // Source is the node, as management sees it. All methods may be called from
 // any number of goroutines at once and answer with copies.
 type Source interface {
+	Control
 	// Ready is nil when every group on the node has a leader and the node has
 	// caught up with it; otherwise it says what is missing. It does not block.
 	Ready() error

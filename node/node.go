@@ -44,6 +44,7 @@ type Node struct {
 	groups  *groups
 	amqp    *amqp.Server
 	started time.Time
+	secret  string // of openControl
 
 	alarm        *alarm
 	alarmed      atomic.Bool   // publishers wait
@@ -133,14 +134,17 @@ func (n *Node) run(ctx context.Context, l *listeners) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer stopWeb()
+	defer n.closeCluster()
 	if l.http != nil {
+		if err := n.openControl(l.http.Addr()); err != nil {
+			return err
+		}
 		s := management.NewServer(n, Version, n.slog)
 		work.Go(func() { n.noted("http", s.Run(web, l.http)) })
 	}
 	if l.pprof != nil {
 		work.Go(func() { n.noted("pprof", management.RunPprof(web, l.pprof, n.slog)) })
 	}
-	defer n.closeCluster()
 	err := n.live(ctx, l)
 	if ctx.Err() == nil {
 		return err

@@ -1,0 +1,89 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"warren/fsm/meta"
+	"warren/management"
+)
+
+// ControlSecret is what `warren ctl` shows on this machine.
+func (n *Node) ControlSecret() string { return n.secret }
+
+// View is the newest metadata that this node has applied.
+func (n *Node) View() *meta.View { return n.broker.View() }
+
+// Administer checks and commits an operator's change.
+func (n *Node) Administer(ctx context.Context, op meta.Op) (bool, error) {
+	return n.broker.Administer(ctx, op)
+}
+
+// DeleteQueue deletes a queue for an operator.
+func (n *Node) DeleteQueue(ctx context.Context, operator string, q *meta.Queue, ifUnused, ifEmpty bool) (uint32, error) {
+	return n.broker.DeleteQueueAs(ctx, operator, q, ifUnused, ifEmpty)
+}
+
+// PurgeQueue drops what is ready in a queue.
+func (n *Node) PurgeQueue(ctx context.Context, q *meta.Queue) (uint32, error) {
+	return n.broker.Purge(ctx, q)
+}
+
+// QueueStatus is a queue with the counts that its leader tells.
+func (n *Node) QueueStatus(ctx context.Context, q *meta.Queue) management.Queue {
+	return n.queueStatus(ctx, q)
+}
+
+// openControl makes a new secret for this run of the node, and leaves it with
+// the node's address in the data directory, for its owner to read. The file
+// appears whole or not at all.
+func (n *Node) openControl(web net.Addr) error {
+	var secret [32]byte
+	if _, err := rand.Read(secret[:]); err != nil {
+		return err
+	}
+	n.secret = hex.EncodeToString(secret[:])
+	b, err := json.Marshal(management.ControlFile{Node: n.cfg.Name, URL: "http://" + reachable(web), Secret: n.secret})
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(n.cfg.DataDir, management.ControlFileName)
+	if err := replaceFile(path, append(b, '\n')); err != nil {
+		return fmt.Errorf("leave the secret for local commands: %w", err)
+	}
+	return nil
+}
+
+func replaceFile(path string, b []byte) error {
+	next := path + ".new"
+	if err := os.Remove(next); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
+// reachable is an address of a listener as one dials it on this machine.
+func reachable(a net.Addr) string {
+	t, ok := a.(*net.TCPAddr)
+	if !ok || !t.IP.IsUnspecified() {
+		return a.String()
+	}
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(t.Port))
+}
