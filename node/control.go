@@ -60,6 +60,13 @@ func (n *Node) openControl(web net.Addr) error {
 	return nil
 }
 
+// closeControl takes the file away: nobody is there to be shown its secret.
+func (n *Node) closeControl() {
+	if err := os.Remove(filepath.Join(n.cfg.DataDir, management.ControlFileName)); err != nil {
+		n.slog.Warn("the file for local commands is left behind", "err", err)
+	}
+}
+
 func replaceFile(path string, b []byte) error {
 	next := path + ".new"
 	if err := os.Remove(next); err != nil && !os.IsNotExist(err) {

@@ -139,6 +139,7 @@ func (n *Node) run(ctx context.Context, l *listeners) error {
 		if err := n.openControl(l.http.Addr()); err != nil {
 			return err
 		}
+		defer n.closeControl()
 		s := management.NewServer(n, Version, n.slog)
 		work.Go(func() { n.noted("http", s.Run(web, l.http)) })
 	}
