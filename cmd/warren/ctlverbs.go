@@ -109,7 +109,7 @@ func userVerbs() []verb {
 			banner: says(`Adding user "%s" ...`, arg(0)), done: "Done. Don't forget to grant the user permissions to some virtual hosts! See 'rabbitmqctl help set_permissions' to learn more."},
 		{name: "delete_user", args: "<username>", short: "Delete a user and close its connections", least: 1, most: 1, banner: says(`Deleting user "%s" ...`, arg(0))},
 		{name: "change_password", args: "<username> [<password>]", short: "Give a user another password", least: 2, most: 2, password: 1, banner: says(`Changing password for user "%s" ...`, arg(0))},
-		{name: "clear_password", args: "<username>", short: "Let a user in with no password at all", least: 1, most: 1, banner: says(`Clearing password for user "%s" ...`, arg(0))},
+		{name: "clear_password", args: "<username>", short: "Let nobody in as this user by any password", least: 1, most: 1, banner: says(`Clearing password for user "%s" ...`, arg(0))},
 		{name: "authenticate_user", args: "<username> [<password>]", short: "Try a user's password", least: 2, most: 2, password: 1, banner: says(`Authenticating user "%s" ...`, arg(0))},
 		{name: "set_user_tags", args: "<username> <tag> [...]", short: "Give a user other tags", least: 1, most: -1, banner: func(c *ctlCall) string {
 			return fmt.Sprintf(`Setting tags for user "%s" to [%s] ...`, c.args[0], strings.Join(c.args[1:], ", "))
