@@ -24,6 +24,7 @@ type Broker struct {
 	leaders   *leaders
 	alarms    *alarms
 	calls     *calls
+	traces    traces
 	consumers *consumers
 	routers   *routers
 
@@ -245,6 +246,8 @@ func (b *Broker) changed(changes []meta.Change) {
 			b.queueDeleted(c.Queue)
 		case meta.SessionEnded:
 			b.sessionEnded(c.Node, c.Session)
+		case meta.TracingChanged:
+			b.tracingChanged()
 		case meta.VHostDeleted:
 			b.forceSessions(func(s *Session) bool { return s.vhost == c.Name }, "vhost '%s' is down", c.Name)
 		case meta.UserDeleted:

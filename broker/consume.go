@@ -187,6 +187,9 @@ func (s *Session) Get(ctx context.Context, queue string, noAck bool) (mq.Deliver
 	if ok && err == nil && !noAck {
 		c.keep(d.Seq)
 	}
+	if ok && err == nil && s.traced.Load() {
+		s.traceOut(q.Name, &d)
+	}
 	return d, ok, err
 }
 

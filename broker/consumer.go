@@ -39,6 +39,9 @@ func (c *consumer) deliver(d mq.Delivery) bool {
 	}
 	c.mu.Unlock()
 	if wanted {
+		if c.session.traced.Load() {
+			c.session.traceOut(c.queue.Name, &d)
+		}
 		c.sink.Deliver(d) // without mu: the sink has a lock of its own, which is held around settlements
 	}
 	return wanted

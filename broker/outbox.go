@@ -120,6 +120,15 @@ func (b *outbox) forward(t *target, m *outgoing, expiryMs int64, w waiter) error
 	return b.put(t, m, expiryMs, w)
 }
 
+// offer is enqueue for what may be lost: if there is no room, it is.
+func (b *outbox) offer(t *target, m *outgoing, expiryMs int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.owed < outboxBytes {
+		_ = b.put(t, m, expiryMs, waiter{}) // the group is gone, and who would have read it
+	}
+}
+
 // put runs with mu held.
 func (b *outbox) put(t *target, m *outgoing, expiryMs int64, w waiter) error {
 	if b.ended {

@@ -56,6 +56,9 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 	}
 	whole := p.Content
 	p.Content = more.open(whole)
+	if s.traced.Load() {
+		s.traceIn(p.Content, targets)
+	}
 	if hasReplyKey(p.Content, more.keys) {
 		if sent, err := s.sendReplies(ctx, p.Content, more.keys); err != nil {
 			return 0, err

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"warren/fsm/meta"
@@ -26,6 +27,7 @@ type Session struct {
 	forced   func(*mq.Error) // by force
 	forcing  sync.Once
 	routes   routeCache
+	traced   atomic.Bool // copies of its messages go to the firehose
 
 	mu        sync.Mutex
 	touched   []*outbox // Publish and Settle put something in since Flush
@@ -67,6 +69,8 @@ func (b *Broker) Open(ctx context.Context, user, vhost string, forced func(*mq.E
 	if v := b.View(); v.VHost(vhost) == nil || v.User(user) == nil {
 		delete(b.sessions, s.conn)
 		return nil, mq.Errorf(mq.NotAllowed, "access to vhost '%s' refused for user '%s'", vhost, user)
+	} else {
+		s.traced.Store(v.Tracing(vhost))
 	}
 	return s, nil
 }

@@ -35,6 +35,8 @@ type (
 	VHostDeleted struct{ Name string }
 	// UserDeleted says that a user is gone and its connections must go.
 	UserDeleted struct{ Name string }
+	// TracingChanged says that other vhosts are traced than before.
+	TracingChanged struct{}
 	// SettingsChanged says that a cluster setting changed.
 	SettingsChanged struct{}
 )
@@ -49,4 +51,5 @@ func (GroupsChanged) change()      {}
 func (PermissionsChanged) change() {}
 func (VHostDeleted) change()       {}
 func (UserDeleted) change()        {}
+func (TracingChanged) change()     {}
 func (SettingsChanged) change()    {}

@@ -20,5 +20,8 @@ func (s *State) tracingSet(op TracingSet) Result {
 	case !op.On && was:
 		s.tracing.delete([]byte(op.VHost))
 	}
+	if was != op.On {
+		s.changed(TracingChanged{})
+	}
 	return Result{Value: was != op.On}
 }
