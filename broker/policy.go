@@ -164,7 +164,9 @@ func isWithin(least, most int64) func(any) bool {
 // queuesChanged hears that other policies count for queues of this group, and
 // makes them count for what is in the queues at once. Only a message's time to
 // live is its own: it is set when the message is routed, and a policy's
-// message-ttl counts for what is published from then on (as RabbitMQ has it).
+// message-ttl counts for what is published from then on (as RabbitMQ has it); and
+// a consumer's timeout is its own, for which the policy counts that holds when
+// it begins.
 func (s *Shard) queuesChanged(recs []*meta.Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,13 +184,20 @@ func (s *Shard) queueChanged(rec *meta.Queue) {
 	st := s.state.Queue(rec.ID)
 	q := s.lead.queues[rec.ID]
 	if q == nil {
-		if st != nil && st.Count() > 0 && rulesOf(rec).limited() {
+		now := rulesOf(rec)
+		if now.expiresMs >= 0 || st != nil && st.Count() > 0 && now.limited() {
 			s.lead.touch(s.queue(rec))
 		}
 		return
 	}
-	weighed := q.rules.maxBytes >= 0
+	weighed, expiredMs := q.rules.maxBytes >= 0, q.rules.expiresMs
 	q.rec, q.rules = rec, rulesOf(rec)
+	switch now := q.rules.expiresMs; {
+	case now < 0:
+		s.lead.expiries.lease(q, 0)
+	case now != expiredMs:
+		s.renew(q)
+	}
 	switch {
 	case st == nil:
 		q.bodyBytes = 0

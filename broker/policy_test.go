@@ -131,6 +131,34 @@ func TestPolicysTimeToLiveIsOfMessagesPublishedUnderIt(t *testing.T) {
 	}
 }
 
+func TestPolicyMakesAnUnusedQueueExpireAndNotAUsedOne(t *testing.T) {
+	h := newHouse(t, 2, 1)
+	s := h.nodes[1].open(t)
+	for _, q := range []string{"q1", "q2", "q3", "kept"} {
+		s.mustDeclare(t, mq.QueueDeclare{Name: q, Durable: true})
+	}
+	s.mustConsume(t, mq.ConsumeSpec{Queue: "q2", Prefetch: 1}, newInbox())
+	h.administer(policyOf("^q3", "expires", int64(60000)))
+	h.administer(policyOf("^q", "expires", int64(20))) // in place of the other
+	gone := func(q string) bool { return h.nodes[1].View().Queue("/", q) == nil }
+	eventually(t, "the unused queues to go", func() bool { return gone("q1") && gone("q3") })
+	if gone("q2") || gone("kept") {
+		t.Error("a queue went that is in use, or that the policy is not about")
+	}
+	s.mustDeclare(t, mq.QueueDeclare{Name: "q1", Durable: true, Args: args("x-expires", int32(60000))}) // the lower number counts
+	eventually(t, "the queue that was declared under the policy to go", func() bool { return gone("q1") })
+	h.administer(policyOf("^q", "expires", int64(60000)))
+	s.mustDeclare(t, mq.QueueDeclare{Name: "q1", Durable: true})
+	h.administer(meta.PolicyClear{VHost: "/", Name: "p"})
+	q := h.nodes[0].View().Queue("/", "q1")
+	shard := h.nodes[0].Shard(1)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if l := shard.lead.queues[q.ID]; l == nil || l.leaseMs != 0 {
+		t.Errorf("without the policy the queue is still to expire: %+v", l)
+	}
+}
+
 // A node that takes over the metadata by a snapshot hears of no entry, and may
 // lead queues meanwhile.
 func TestPolicyThatComesWithASnapshotCounts(t *testing.T) {
