@@ -86,3 +86,17 @@ func TestVersionAndHelpAreThere(t *testing.T) {
 		t.Errorf("a slip gives %v, want the command that was meant", err)
 	}
 }
+
+func TestCellsShowArgumentsAsRabbitmqctlDoes(t *testing.T) {
+	for want, v := range map[string]any{
+		"": nil, "a\tb": "a\tb", "3": 3.0, "true": true, "[]": []any{}, "[a, b]": []any{"a", "b"}, `{"k":"v"}`: map[string]any{"k": "v"},
+		`[{"x-max-length",7},{"x-queue-type","quorum"}]`: []any{[]any{"x-max-length", "signedint", 7.0}, []any{"x-queue-type", "longstr", "quorum"}},
+	} {
+		if want == "a\tb" {
+			want = `"a\tb"` // a name may not look like two columns
+		}
+		if got := cell(v); got != want {
+			t.Errorf("%v: got %s, want %s", v, got, want)
+		}
+	}
+}
