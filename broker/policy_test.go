@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"warren/fsm/meta"
+	"warren/fsm/queue"
 	"warren/mq"
 )
 
@@ -157,6 +158,68 @@ func TestPolicyMakesAnUnusedQueueExpireAndNotAUsedOne(t *testing.T) {
 	if l := shard.lead.queues[q.ID]; l == nil || l.leaseMs != 0 {
 		t.Errorf("without the policy the queue is still to expire: %+v", l)
 	}
+}
+
+func TestPolicyRefusesPublishesToAFullQueue(t *testing.T) {
+	h := newHouse(t, 2, 1)
+	s := h.nodes[1].open(t)
+	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true})
+	h.administer(policyOf("q", "max-length", int64(2), "overflow", "reject-publish"))
+	c := newConfirms()
+	for i := range 4 {
+		s.mustPublish(t, "q", strconv.Itoa(i), c, uint64(i+1))
+		eventually(t, "an answer", func() bool { return c.count() == i+1 })
+	}
+	if c.of(2) != mq.Confirmed || c.of(3) != mq.Refused || c.of(4) != mq.Refused {
+		t.Errorf("answers are %v %v %v %v", c.of(1), c.of(2), c.of(3), c.of(4))
+	}
+	if d := s.mustGet(t, "q"); string(d.Content.Body()) != "0" {
+		t.Errorf("the head is %q: the policy is not to drop it", d.Content.Body())
+	}
+}
+
+func TestPolicyLimitsAttemptsAndClearedNoMore(t *testing.T) {
+	h := newHouse(t, 2, 1)
+	s := h.nodes[1].open(t)
+	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true})
+	h.administer(policyOf("q", "delivery-limit", int64(1)))
+	s.publishTo(t, "", "q", "x", -1)
+	reject := func() { s.settle(t, mq.Fail, s.mustGet(t, "q")) }
+	again := func() { eventually(t, "the message again", func() bool { return s.ready(t, "q") == 1 }) }
+	reject()
+	again()
+	h.administer(meta.PolicyClear{VHost: "/", Name: "p"})
+	reject()
+	again()
+	h.administer(policyOf("q", "delivery-limit", int64(1)))
+	reject() // once, as far as anybody has counted, and once more
+	eventually(t, "the message to go", func() bool { return s.ready(t, "q") == 0 })
+}
+
+// A return that was proposed under a policy and is applied when that is gone
+// must not lose the message to a limit of -1.
+func TestReturnUnderAPolicyThatGoesIsNoLoss(t *testing.T) {
+	h := newHouse(t, 1, 1)
+	s := h.nodes[0].open(t)
+	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true})
+	h.administer(policyOf("q", "delivery-limit", int64(5)))
+	s.publishTo(t, "", "q", "x", -1)
+	d := s.mustGet(t, "q")
+	shard := h.nodes[0].Shard(1)
+	shard.mu.Lock()
+	q := shard.lead.queues[d.Queue]
+	r := queue.Returned{Queue: d.Queue, Seq: d.Seq, Failed: 1, Acquired: 1}
+	q.returning = map[mq.Seq]queue.Returned{d.Seq: r}
+	for _, k := range q.d.Keys(shard.lead.homes[h.nodes[0].id]) {
+		q.d.WithdrawFrom(k, []mq.Seq{d.Seq}, func(mq.Seq) {})
+	}
+	withdrawn := q.d.Withdrawn()
+	q.rules.deliveries = -1
+	shard.lead.cameBack(shard, &r)
+	if st := shard.stat(d.Queue); withdrawn != 1 || q.d.Withdrawn() != 0 || st.Ready != 1 {
+		t.Errorf("%d withdrawn, then %d, and %+v: want it ready", withdrawn, q.d.Withdrawn(), st)
+	}
+	shard.mu.Unlock()
 }
 
 // A node that takes over the metadata by a snapshot hears of no entry, and may
