@@ -182,7 +182,7 @@ func TestPatienceIsNeverShorterThanTheTimeout(t *testing.T) {
 
 func TestAClientIsToldOnlyOfWhatItHasNotSettled(t *testing.T) {
 	in := newRecaller()
-	c := &consumer{sink: in}
+	c := &consumer{sink: in, session: &Session{}}
 	for seq := range mq.Seq(5) {
 		c.deliver(mq.Delivery{Seq: seq + 1})
 	}
