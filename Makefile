@@ -23,6 +23,9 @@ test: ## everything, as CI does
 bench: build ## load on a cluster of three of its own; BENCH='--queues 10 --publishers 4' for more
 	bin/warren bench --local 3 $(BENCH)
 
+clients-full: ## the clients of other languages, for minutes instead of seconds
+	CLIENTS_FULL=1 ./test.sh tools build node java python celery
+
 chaos: build ## ROUNDS=20 rounds of kill -9; SEED=n repeats the moments of a run
 	WARREN_BINARY=$(CURDIR)/bin/warren ROUNDS=$(ROUNDS) go test -count=1 -v -timeout 2h ./test/chaos
 
@@ -40,4 +43,4 @@ fuzz: ## every fuzz test for FUZZTIME=60s
 		done; \
 	done
 
-.PHONY: help build check test bench chaos conform conform-rabbitmq fuzz
+.PHONY: help build check test bench clients-full chaos conform conform-rabbitmq fuzz

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need into .venv and runs them all. It needs Go and
-# Python 3, and the package registries the first time.
+# Installs what the tests need into .venv and test/clients, and runs them all. It
+# needs Go and Python 3, and the package registries the first time; what is
+# tested with Node.js and Java is skipped where these are missing.
 #
 #   ./test.sh             everything
 #   ./test.sh vet go      only these sections (see below for their names)
@@ -12,13 +13,15 @@ cd "$(dirname "$0")" || exit 1
 
 STATICCHECK=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VENV=.venv
+CLIENTS=test/clients
+SKIP=77 # a section's status when what it needs is not there
 export WARREN_BINARY="$PWD/bin/warren"
 
 bold='' plain=''
 if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 
 names=() outcomes=() times=()
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 only=("$@")
 
 wanted() {
@@ -35,7 +38,12 @@ section() {
 	wanted "$name" || return 0
 	printf '\n%s== %s: %s%s\n' "$bold" "$name" "$title" "$plain"
 	local begin=$SECONDS outcome=ok
-	if "$@"; then passed=$((passed + 1)); else outcome=FAILED failed=$((failed + 1)); fi
+	"$@"
+	case $? in
+	0) passed=$((passed + 1)) ;;
+	"$SKIP") outcome=skipped skipped=$((skipped + 1)) ;;
+	*) outcome=FAILED failed=$((failed + 1)) ;;
+	esac
 	names+=("$name") outcomes+=("$outcome") times+=("$((SECONDS - begin))")
 	printf '== %s: %s after %d s\n' "$name" "$outcome" "$((SECONDS - begin))"
 }
@@ -70,12 +78,30 @@ conform() { go test -count=1 -v -timeout 6m ./test/conform; }
 
 chaos() { go test -count=1 -v -timeout 20m ./test/chaos; }
 
+# needs skips a section when a program is not installed.
+needs() {
+	command -v "$1" >/dev/null && return 0
+	echo "skipped: $1 is not installed"
+	return $SKIP
+}
+
+clients() { (cd $CLIENTS && "../../$VENV/bin/python" -B -m pytest "$@"); }
+
+in_node() {
+	needs node && needs npm || return
+	[ $CLIENTS/node/node_modules/.package-lock.json -nt $CLIENTS/node/package-lock.json ] ||
+		npm ci --prefix $CLIENTS/node --silent --no-audit --no-fund || return 1
+	echo "Node.js $(node --version)"
+	clients test_node.py
+}
+
 section tools 'Go, Python and what they need' tools
 section vet 'go vet' go vet ./...
 section staticcheck "staticcheck ${STATICCHECK##*@}" go run "$STATICCHECK" ./...
 section unit 'all packages, with the race detector, without real processes' unit
 section build 'the binary' build
 section pika "RabbitMQ's tutorials in pika, on every pair of nodes" pika
+section node "Node's amqplib" in_node
 section conform 'what clients count on, and the integration tests of amqp091-go' conform
 section chaos 'kill -9, freezing and restarting real nodes' chaos
 
@@ -83,5 +109,5 @@ printf '\n%s== summary%s\n' "$bold" "$plain"
 for i in "${!names[@]}"; do
 	printf '%-12s %-7s %4d s\n' "${names[$i]}" "${outcomes[$i]}" "${times[$i]}"
 done
-printf '\nsections: %d passed, %d failed\n' "$passed" "$failed"
+printf '\nsections: %d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
