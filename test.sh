@@ -95,6 +95,14 @@ in_node() {
 	clients test_node.py
 }
 
+in_java() {
+	needs java && needs mvn || return
+	[ $CLIENTS/java/lib -nt $CLIENTS/java/pom.xml ] ||
+		{ mvn --quiet --batch-mode -Dstyle.color=never -f $CLIENTS/java/pom.xml dependency:copy-dependencies && touch $CLIENTS/java/lib; } || return 1
+	java -version 2>&1 | head -n 1
+	clients test_java.py
+}
+
 section tools 'Go, Python and what they need' tools
 section vet 'go vet' go vet ./...
 section staticcheck "staticcheck ${STATICCHECK##*@}" go run "$STATICCHECK" ./...
@@ -102,6 +110,7 @@ section unit 'all packages, with the race detector, without real processes' unit
 section build 'the binary' build
 section pika "RabbitMQ's tutorials in pika, on every pair of nodes" pika
 section node "Node's amqplib" in_node
+section java "RabbitMQ's PerfTest and Java client" in_java
 section conform 'what clients count on, and the integration tests of amqp091-go' conform
 section chaos 'kill -9, freezing and restarting real nodes' chaos
 

@@ -74,6 +74,12 @@ class Program:
             if words in line:
                 return line
 
+    def await_lines(self, *lines):
+        """Waits for lines in any order, each of them whole."""
+        missing = set(lines)
+        while missing:
+            missing.discard(self.await_line(""))
+
     def tell(self, line):
         """Sends a line to the program's standard input."""
         self._process.stdin.write(line + "\n")
