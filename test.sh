@@ -103,6 +103,14 @@ in_java() {
 	clients test_java.py
 }
 
+# python_clients installs what is pinned; without a network, what is there will do.
+python_clients() {
+	$VENV/bin/python -m pip install --quiet --disable-pip-version-check -r $CLIENTS/requirements.txt ||
+		$VENV/bin/python -c 'import aio_pika, celery, kombu'
+}
+
+in_python() { python_clients && clients test_kombu.py test_aio_pika.py; }
+
 section tools 'Go, Python and what they need' tools
 section vet 'go vet' go vet ./...
 section staticcheck "staticcheck ${STATICCHECK##*@}" go run "$STATICCHECK" ./...
@@ -111,6 +119,7 @@ section build 'the binary' build
 section pika "RabbitMQ's tutorials in pika, on every pair of nodes" pika
 section node "Node's amqplib" in_node
 section java "RabbitMQ's PerfTest and Java client" in_java
+section python 'kombu and aio-pika' in_python
 section conform 'what clients count on, and the integration tests of amqp091-go' conform
 section chaos 'kill -9, freezing and restarting real nodes' chaos
 

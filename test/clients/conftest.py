@@ -1,4 +1,4 @@
-"""Fixtures: three nodes for each file of tests, and programs that end with their test."""
+"""Fixtures: three nodes for the whole run, and programs that end with their test."""
 
 import os
 import pathlib
@@ -28,26 +28,25 @@ def binary(tmp_path_factory):
     return built
 
 
-@pytest.fixture(scope="module")
-def module_nodes(request, binary, tmp_path_factory):
-    failed = request.session.testsfailed
+@pytest.fixture(scope="session")
+def cluster_of_three(request, binary, tmp_path_factory):
     n = clusters.Nodes(binary, tmp_path_factory.mktemp("cluster"))
     try:
         n.start()
         yield n
     finally:
-        if request.session.testsfailed > failed:
+        if request.session.testsfailed:
             print(n.logs())
         n.stop()
 
 
 @pytest.fixture
-def nodes(module_nodes):
+def nodes(cluster_of_three):
     """Three running nodes, whatever the test before has killed."""
-    dead = set(range(clusters.COUNT)) - set(module_nodes.running())
+    dead = set(range(clusters.COUNT)) - set(cluster_of_three.running())
     if dead:
-        module_nodes.start(*dead)
-    return module_nodes
+        cluster_of_three.start(*dead)
+    return cluster_of_three
 
 
 @pytest.fixture

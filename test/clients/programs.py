@@ -27,7 +27,10 @@ def until(condition, what, patience=PATIENCE):
 
 
 def die_with_parent():
-    """Run in a child on Linux: should this process be killed, the child is as well."""
+    """Run in a child on Linux: should this process be killed, the child is as well.
+
+    To Linux the parent is the thread that has started the child: use the main one.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
