@@ -126,6 +126,9 @@ func (s *slot) close() {
 func (s *slot) leave(ch *channel, answer func()) {
 	c := s.conn
 	consumers := c.out.allConsumers(ch)
+	for _, k := range consumers {
+		c.out.leaving(k)
+	}
 	finish := func(ctx context.Context) error {
 		defer answer()
 		for _, k := range consumers {

@@ -25,6 +25,7 @@ type consumer struct {
 
 	id      mq.ConsumerID
 	started bool          // basic.consume-ok is queued
+	leaving bool          // the client ends it, and needs no word of its end
 	ended   bool          // nothing goes out any more
 	lost    bool          // Cancelled came before the start
 	early   []mq.Delivery // came before the start
@@ -151,6 +152,7 @@ func (s *slot) cancelConsumer(m *wire.BasicCancel) error {
 	if k == s.ch.replies {
 		s.ch.replies, s.ch.replyTo = nil, ""
 	}
+	s.conn.out.leaving(k) // its queue may go with it
 	return s.slowly(func(ctx context.Context) error {
 		if err := s.conn.session.Cancel(ctx, k.id); err != nil && !s.conn.out.hasEnded(k) {
 			return err

@@ -200,11 +200,19 @@ func (o *outbox) start(c *consumer, id mq.ConsumerID, ok wire.Method) {
 	}
 }
 
+// leaving notes that the client itself ends a consumer: what the broker says of
+// its end until then goes no further.
+func (o *outbox) leaving(c *consumer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c.leaving = true
+}
+
 // lose ends a consumer that the broker ended, and tells a client that
-// understands it. mu is held.
+// understands it and did not end it itself. mu is held.
 func (o *outbox) lose(c *consumer) {
 	o.removeConsumer(c)
-	if !c.ch.ledger.closed && c.notify {
+	if !c.ch.ledger.closed && c.notify && !c.leaving {
 		o.add(item{channel: c.ch.number, method: &wire.BasicCancel{ConsumerTag: c.tag, NoWait: true}})
 	}
 }
