@@ -111,6 +111,8 @@ python_clients() {
 
 in_python() { python_clients && clients test_kombu.py test_aio_pika.py; }
 
+in_celery() { python_clients && clients test_celery.py; }
+
 section tools 'Go, Python and what they need' tools
 section vet 'go vet' go vet ./...
 section staticcheck "staticcheck ${STATICCHECK##*@}" go run "$STATICCHECK" ./...
@@ -120,6 +122,7 @@ section pika "RabbitMQ's tutorials in pika, on every pair of nodes" pika
 section node "Node's amqplib" in_node
 section java "RabbitMQ's PerfTest and Java client" in_java
 section python 'kombu and aio-pika' in_python
+section celery 'Celery, with workers and nodes that are killed' in_celery
 section conform 'what clients count on, and the integration tests of amqp091-go' conform
 section chaos 'kill -9, freezing and restarting real nodes' chaos
 

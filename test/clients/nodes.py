@@ -79,10 +79,17 @@ class Nodes:
         self._processes[i].wait()
         self._processes[i] = None
 
-    def declare(self, queue, i=0):
-        """Makes a durable queue, through node i."""
-        connection = pika.BlockingConnection(pika.URLParameters(self.urls[i]))
-        connection.channel().queue_declare(queue, durable=True)
+    def declare(self, queue):
+        """Makes a durable queue."""
+        self._with_channel(lambda channel: channel.queue_declare(queue, durable=True))
+
+    def drop(self, queue):
+        """Deletes a queue, also one that is not there."""
+        self._with_channel(lambda channel: channel.queue_delete(queue))
+
+    def _with_channel(self, act):
+        connection = pika.BlockingConnection(pika.URLParameters(self.urls[0]))
+        act(connection.channel())
         connection.close()
 
     def status(self, i):
