@@ -31,7 +31,6 @@ def sender(cluster_of_three):
     """The application as a sender of tasks, on node 3; at the end it closes its connections before the nodes stop."""
     celery_app.app.conf.broker_url = addresses(cluster_of_three, 2)
     yield celery_app.app
-    celery_app.app.backend.result_consumer.stop()
     kombu.pools.reset()
 
 
@@ -129,6 +128,7 @@ def test_results_events_and_control_cross_nodes(nodes, app, worker):
     assert app.control.ping(timeout=programs.PATIENCE, limit=1) == [{"remote@localhost": {"ok": "pong"}}]
     stats = app.control.inspect(["remote@localhost"], limit=1, timeout=programs.PATIENCE).stats()
     assert stats["remote@localhost"]["prefetch_count"] == WINDOW
+    app.backend.result_consumer.stop()
 
 
 def drained(connection):
