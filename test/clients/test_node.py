@@ -15,9 +15,10 @@ def node(run, here):
     return start
 
 
+@pytest.mark.parametrize("way", ["exclusive", "direct"])
 @pytest.mark.parametrize("server, client", [(0, 1), (2, 0)])
-def test_rpc_finds_its_answers_from_node_to_node(nodes, node, server, client):
-    printed = node("rpc.js", nodes.urls[server], nodes.urls[client], CALLS).finish()
+def test_rpc_finds_its_answers_from_node_to_node(nodes, node, server, client, way):
+    printed = node("rpc.js", nodes.urls[server], nodes.urls[client], CALLS, way).finish()
     assert f"{CALLS + 1} calls answered" in printed
 
 

@@ -1,7 +1,8 @@
 // The tutorial's RPC: a server and a client on two different nodes.
 //
-//   node rpc.js SERVER_URL CLIENT_URL CALLS
+//   node rpc.js SERVER_URL CLIENT_URL CALLS direct|exclusive
 //
+// Answers come through direct reply-to, or through a queue of the client's own.
 // The client's calls are all under way at once; each answer must find its call.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -11,7 +12,7 @@ const QUEUE = 'node.rpc';
 // Without it an answer waits in the client's kernel for the server's delayed TCP
 // acknowledgement of what was sent before: 40 ms for each call.
 const OPTIONS = { noDelay: true };
-const [serverURL, clientURL, calls] = process.argv.slice(2);
+const [serverURL, clientURL, calls, way] = process.argv.slice(2);
 
 function fibonacci(n) {
   let [a, b] = [0n, 1n];
@@ -36,7 +37,8 @@ async function serve(url) {
 async function client(url) {
   const connection = await amqp.connect(url, OPTIONS);
   const channel = await connection.createChannel();
-  const { queue: replyTo } = await channel.assertQueue('', { exclusive: true });
+  const replyTo =
+    way === 'direct' ? 'amq.rabbitmq.reply-to' : (await channel.assertQueue('', { exclusive: true })).queue;
   const waiting = new Map();
   await channel.consume(
     replyTo,
