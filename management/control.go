@@ -51,6 +51,11 @@ type Control interface {
 	// drops what is ready; both say how many messages were ready.
 	DeleteQueue(ctx context.Context, operator string, q *meta.Queue, ifUnused, ifEmpty bool) (messages uint32, err error)
 	PurgeQueue(ctx context.Context, q *meta.Queue) (messages uint32, err error)
+	// SetMemoryHighWatermark and SetDiskFreeLimit change, until this node ends,
+	// when its publishers wait: above a share of its memory, or with bytes other
+	// than 0 above so many; below so many bytes of free disk, 0 for the default.
+	SetMemoryHighWatermark(share float64, bytes uint64) error
+	SetDiskFreeLimit(bytes uint64)
 	// QueueStatus is a queue with its counts, which its leader is asked for.
 	QueueStatus(ctx context.Context, q *meta.Queue) Queue
 }
@@ -175,6 +180,10 @@ func (c *command) verb() (do func(context.Context) (ControlReply, error), least,
 		return c.deleteQueue, 1, 1
 	case "purge_queue":
 		return c.purgeQueue, 1, 1
+	case "set_vm_memory_high_watermark":
+		return c.setMemory, 1, 2
+	case "set_disk_free_limit":
+		return c.setDiskFree, 1, 1
 	case "cluster_status":
 		return c.clusterStatus, 0, 0
 	}

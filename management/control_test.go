@@ -52,6 +52,13 @@ func (n *node) DeleteQueue(_ context.Context, operator string, q *meta.Queue, if
 	return 7, nil
 }
 
+func (n *node) SetMemoryHighWatermark(share float64, bytes uint64) error {
+	n.deeds = append(n.deeds, fmt.Sprint("memory ", share, bytes))
+	return nil
+}
+
+func (n *node) SetDiskFreeLimit(bytes uint64) { n.deeds = append(n.deeds, fmt.Sprint("disk ", bytes)) }
+
 func (n *node) PurgeQueue(_ context.Context, q *meta.Queue) (uint32, error) {
 	n.deeds = append(n.deeds, "purge "+q.Name)
 	return 7, n.err

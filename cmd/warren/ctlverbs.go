@@ -42,6 +42,13 @@ func says(format string, words ...func(*ctlCall) string) func(*ctlCall) string {
 
 func inVHost(c *ctlCall) string { return c.vhost() }
 
+func onNode(c *ctlCall) string {
+	if n := c.option("node"); n != "" {
+		return n
+	}
+	return "the local node"
+}
+
 func arg(i int) func(*ctlCall) string {
 	return func(c *ctlCall) string {
 		if i < len(c.args) {
@@ -94,6 +101,10 @@ func nodeVerbs() []verb {
 	return []verb{
 		{name: "status", short: "Members, groups with their leaders, queues with their counts", options: []string{"json", "queues"}, run: ctlStatus},
 		{name: "cluster_status", short: "Who is in the cluster", run: ctlClusterStatus},
+		{name: "set_vm_memory_high_watermark", args: "<fraction> | absolute <size>", short: "How much memory the node may use before publishers wait, until it ends", least: 1, most: 2,
+			banner: says("Setting memory threshold on %s to %s ...", onNode, func(c *ctlCall) string { return strings.Join(c.args, " ") })},
+		{name: "set_disk_free_limit", args: "<size>", short: "How much of the disk has to stay free, until the node ends", least: 1, most: 1,
+			banner: says("Setting disk free limit on %s to %s bytes ...", onNode, arg(0))},
 		{name: "ping", short: "Whether the node's process is alive", run: ctlPing},
 		{name: "await_startup", short: "Wait until the node serves clients", run: ctlAwaitStartup},
 		{name: "version", short: "The version of this command", run: func(c *ctlCall) error {
@@ -184,7 +195,7 @@ func objectVerbs() []verb {
 // that would not be unknown to who wrote it.
 func rabbitsOwn() []string {
 	return []string{
-		"set_vm_memory_high_watermark", "set_disk_free_limit", "list_channels", "list_consumers", "list_unresponsive_queues",
+		"list_channels", "list_consumers", "list_unresponsive_queues",
 		"set_vhost_limits", "clear_vhost_limits", "list_vhost_limits", "set_user_limits", "clear_user_limits", "list_user_limits",
 		"set_parameter", "clear_parameter", "list_parameters", "set_global_parameter", "clear_global_parameter", "list_global_parameters",
 		"set_cluster_name", "join_cluster", "forget_cluster_node", "stop_app", "start_app", "stop", "shutdown", "reset", "eval",

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"warren/management"
 	"warren/node"
 )
 
@@ -122,7 +123,7 @@ func whole(set func(*node.Config, uint64), bits int) func(*node.Config, string) 
 
 func size(field func(*node.Config) *uint64) func(*node.Config, string) error {
 	return func(c *node.Config, v string) error {
-		n, err := parseSize(v)
+		n, err := management.ParseSize(v)
 		*field(c) = n
 		return err
 	}

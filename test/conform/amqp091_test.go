@@ -22,8 +22,7 @@ const amqp091Module = "github.com/rabbitmq/amqp091-go"
 
 // notForWarren are amqp091-go's tests that may be skipped or fail, and why.
 var notForWarren = map[string]string{
-	"TestConnection_Close_WhenMemoryAlarmIsActive": "sets RabbitMQ's memory watermark by rabbitmqctl",
-	"TestPlaintextDialTLS":                         "skips itself unless its address has RabbitMQ's default port",
+	"TestPlaintextDialTLS": "skips itself unless its address has RabbitMQ's default port",
 }
 
 // amqp091LogBytes is how much of the output of a failed test is shown.
@@ -47,7 +46,12 @@ func TestAMQP091GoIntegration(t *testing.T) {
 
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-tags", "integration", "-json", "-count=1", "-timeout", "5m", ".")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "AMQP_URL=amqp://guest:guest@"+c.Node(2).AMQP()+"/", "GOFLAGS=-mod=mod", "GOWORK=off")
+	ctl := filepath.Join(t.TempDir(), "rabbitmqctl") // the binary under that name is one
+	if err := os.Symlink(harness.Binary(t), ctl); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(os.Environ(), "AMQP_URL=amqp://guest:guest@"+c.Node(2).AMQP()+"/", "GOFLAGS=-mod=mod", "GOWORK=off",
+		"RABBITMQ_RABBITMQCTL_PATH="+ctl, "WARREN_DATA_DIR="+c.Node(2).Dir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -46,8 +46,8 @@ func mainWith(run func() int) int {
 	return run()
 }
 
-// binary is the path of the binary under test.
-func binary(t testing.TB) string {
+// Binary is the path of the binary under test.
+func Binary(t testing.TB) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real processes")

@@ -36,7 +36,7 @@ type Cluster struct {
 // killed, and their logs are shown if it failed.
 func New(t testing.TB, n int, flags ...string) *Cluster {
 	t.Helper()
-	exe := binary(t)
+	exe := Binary(t)
 	ports := newAllocator()
 	dir := t.TempDir()
 	c := &Cluster{t: t, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}

@@ -1,4 +1,4 @@
-package main
+package management
 
 import (
 	"fmt"
@@ -18,8 +18,9 @@ var sizeUnits = []struct {
 	{"k", 1 << 10}, {"m", 1 << 20}, {"g", 1 << 30}, {"t", 1 << 40},
 }
 
-// parseSize reads a number of bytes, with a unit or without.
-func parseSize(v string) (uint64, error) {
+// ParseSize reads a number of bytes as RabbitMQ's files and commands have it,
+// with a unit or without.
+func ParseSize(v string) (uint64, error) {
 	number, unit := strings.ToLower(strings.TrimSpace(v)), uint64(1)
 	for _, u := range sizeUnits {
 		if n, ok := strings.CutSuffix(number, u.name); ok {
