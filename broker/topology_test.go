@@ -252,7 +252,6 @@ func refusedBob(permission, kind, name string) string {
 
 func TestQueueArgumentsAreCheckedNotIgnored(t *testing.T) {
 	const invalid = "PRECONDITION_FAILED - invalid arg '%s' for queue 'new' in vhost '/': %s"
-	const missing = "NOT_IMPLEMENTED - argument '%s' of queue 'new' in vhost '/' is not implemented in this version"
 	for _, c := range []struct {
 		key   string
 		value any

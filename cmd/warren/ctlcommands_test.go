@@ -69,6 +69,15 @@ func startOne(t *testing.T, dir string) (amqp string) {
 			t.Errorf("the secret outlives the node: %v", err)
 		}
 	})
+	// Without the file a command would ask whoever is on RabbitMQ's port.
+	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
+		if _, err := os.Stat(filepath.Join(cfg.DataDir, management.ControlFileName)); err == nil {
+			break
+		}
+		if len(ended) > 0 || t.Context().Err() != nil {
+			t.Fatalf("the node left no file for commands: %s", log.String())
+		}
+	}
 	return cfg.AMQPListen
 }
 
