@@ -59,6 +59,7 @@ type Returned struct {
 	Queue            mq.QueueID
 	Seq              mq.Seq
 	Failed, Acquired uint32 // see Note
+	DueMs            int64  // see Queue.Due
 }
 
 // Purged is what a purge did. The ranges that it removed are in

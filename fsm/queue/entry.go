@@ -21,13 +21,14 @@ const (
 // The opcodes of parts. All but partPurge mean the same whenever they are
 // applied, and twice is once.
 const (
-	partBatch    = 0x10 // uvarint node | uvarint session | uvarint seq | operations
-	partRefusing = 0x12 // uvarint node | uvarint session | uvarint seq | uvarint n | n x (uvarint message distance | uvarint queue<<1|bury) | operations
-	partDrop     = 0x24 // a range
-	partPurge    = 0x25 // uvarint queue | uvarint upTo | uvarint token | uvarint n | n x uvarint distance
-	partReserve  = 0x26 // uvarint queue | uvarint upTo
-	partDelete   = 0x27 // uvarint queue
-	partReturn   = 0x28 // uvarint queue | uvarint n | n x (uvarint seq distance | uvarint failed | uvarint acquired)
+	partBatch       = 0x10 // uvarint node | uvarint session | uvarint seq | operations
+	partRefusing    = 0x12 // uvarint node | uvarint session | uvarint seq | uvarint n | n x (uvarint message distance | uvarint queue<<1|bury) | operations
+	partDrop        = 0x24 // a range
+	partPurge       = 0x25 // uvarint queue | uvarint upTo | uvarint token | uvarint n | n x uvarint distance
+	partReserve     = 0x26 // uvarint queue | uvarint upTo
+	partDelete      = 0x27 // uvarint queue
+	partReturn      = 0x28 // uvarint queue | uvarint n | n x (uvarint seq distance | uvarint failed | uvarint acquired)
+	partReturnLater = 0x29 // the same, and for each a uvarint due time
 )
 
 // AppendEntry begins an entry. decidedTerm is the term that its decisions were
@@ -152,8 +153,8 @@ func checkPart(opcode byte, payload []byte) error {
 	case partReserve:
 		_, _, err := parseReserve(payload)
 		return err
-	case partReturn:
-		return checkReturn(payload)
+	case partReturn, partReturnLater:
+		return checkReturn(payload, opcode == partReturnLater)
 	case partDelete:
 		_, err := parseDelete(payload)
 		return err

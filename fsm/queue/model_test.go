@@ -28,6 +28,7 @@ type modelQueue struct {
 	last, highWater mq.Seq
 	live            map[mq.Seq]bool
 	notes           map[mq.Seq]Note
+	due             map[mq.Seq]int64
 	windows         map[uint64][]seenKey
 }
 
@@ -37,7 +38,7 @@ func newModel() *model {
 
 func (m *model) make(id mq.QueueID) *modelQueue {
 	if m.queues[id] == nil {
-		m.queues[id] = &modelQueue{live: map[mq.Seq]bool{}, notes: map[mq.Seq]Note{}, windows: map[uint64][]seenKey{}}
+		m.queues[id] = &modelQueue{live: map[mq.Seq]bool{}, notes: map[mq.Seq]Note{}, due: map[mq.Seq]int64{}, windows: map[uint64][]seenKey{}}
 	}
 	return m.queues[id]
 }
@@ -80,6 +81,8 @@ func (p part) append(dst []byte) []byte {
 		return AppendDelete(dst, p.queues[0])
 	case partReturn:
 		return AppendReturn(dst, p.queues[0], p.back)
+	case partReturnLater:
+		return AppendReturnLater(dst, p.queues[0], p.back)
 	}
 	var ops []byte
 	for _, op := range p.ops {
@@ -150,16 +153,19 @@ func (m *model) apply(p part, h *happened) {
 		q := m.make(p.queues[0])
 		q.highWater = max(q.highWater, p.last)
 		h.reserved = append(h.reserved, Reserved{p.queues[0], q.highWater})
-	case partReturn:
+	case partReturn, partReturnLater:
 		q := m.queues[p.queues[0]]
 		for _, r := range p.back {
 			if q == nil || !q.live[r.Seq] {
 				continue
 			}
 			n := q.notes[r.Seq]
+			if p.kind == partReturnLater && (r.Acquired > n.Acquired || r.Acquired == n.Acquired && r.DueMs > q.due[r.Seq]) {
+				q.due[r.Seq] = r.DueMs
+			}
 			n.Failed, n.Acquired = max(n.Failed, r.Failed), max(n.Acquired, r.Acquired)
 			q.notes[r.Seq] = n
-			h.returned = append(h.returned, Returned{p.queues[0], r.Seq, n.Failed, n.Acquired})
+			h.returned = append(h.returned, Returned{p.queues[0], r.Seq, n.Failed, n.Acquired, q.due[r.Seq]})
 		}
 	case partPurge:
 		if !p.stale {
@@ -228,6 +234,7 @@ func (m *model) settle(id mq.QueueID, first, last mq.Seq, except []mq.Seq, h *ha
 			if seq >= first && seq <= last && !slices.Contains(except, seq) {
 				delete(q.live, seq)
 				delete(q.notes, seq)
+				delete(q.due, seq)
 				q.windows[OwnWindow] = slices.DeleteFunc(q.windows[OwnWindow], func(s seenKey) bool { return s.seq == seq })
 				h.settled[modelSeq{id, seq}] = true
 				n++
@@ -320,6 +327,16 @@ func (m *model) check(t *rapid.T, s *State) {
 		if !maps.Equal(notes, want.notes) || !slices.IsSorted(noted) || got.Noted() != (len(noted) > 0) {
 			t.Fatalf("queue %d: got notes %v, want %v", id, notes, want.notes)
 		}
+		due := map[mq.Seq]int64{}
+		got.EachDue(func(seq mq.Seq, dueMs int64) {
+			if due[seq] = dueMs; got.Due(seq) != dueMs {
+				t.Fatalf("queue %d: %d is due at %d and %d", id, seq, dueMs, got.Due(seq))
+			}
+		})
+		maps.DeleteFunc(want.due, func(_ mq.Seq, dueMs int64) bool { return dueMs == 0 })
+		if !maps.Equal(due, want.due) {
+			t.Fatalf("queue %d: got due times %v, want %v", id, due, want.due)
+		}
 		var live, next []mq.Seq
 		for seq := range want.last + 3 {
 			if want.live[seq] {
@@ -358,16 +375,19 @@ func program(t *rapid.T) []part {
 		q := queue.Draw(t, "queue")
 		p := part{queues: []mq.QueueID{q}, first: seq.Draw(t, "first")}
 		p.last = p.first + mq.Seq(rapid.SampledFrom([]int{0, 0, 1, 5, 64, 700, 2048}).Draw(t, "span"))
-		p.kind = rapid.SampledFrom([]byte{partBatch, partBatch, partBatch, partRefusing, partRefusing, partReturn, partReturn, partDrop, partReserve, partPurge, partDelete}).Draw(t, "kind")
+		p.kind = rapid.SampledFrom([]byte{partBatch, partBatch, partBatch, partRefusing, partRefusing, partReturn, partReturnLater, partReturnLater, partDrop, partReserve, partPurge, partDelete}).Draw(t, "kind")
 		switch p.kind {
 		case partPurge:
 			p.except = slices.Sorted(slices.Values(rapid.SliceOfN(seq, 0, 5).Draw(t, "except")))
 			p.stale = rapid.Bool().Draw(t, "stale")
-		case partReturn:
+		case partReturn, partReturnLater:
 			for at := p.first; at <= min(p.last, p.first+80); at += mq.Seq(rapid.IntRange(1, 40).Draw(t, "step")) {
 				failed := rapid.Uint32Range(0, 3).Draw(t, "failed")
 				if at > 0 {
-					p.back = append(p.back, Returned{q, at, failed, failed + rapid.Uint32Range(1, 3).Draw(t, "nacked")})
+					p.back = append(p.back, Returned{q, at, failed, failed + rapid.Uint32Range(1, 3).Draw(t, "nacked"), 0})
+					if p.kind == partReturnLater {
+						p.back[len(p.back)-1].DueMs = rapid.SampledFrom([]int64{0, 5, 9, 1 << 62}).Draw(t, "due")
+					}
 				}
 			}
 		case partDelete:
@@ -539,7 +559,8 @@ func FuzzApply(f *testing.F) {
 	entry := AppendEntry(nil, term, 1)
 	entry = AppendBatch(entry, Origin{1, 2, 1}, AppendSettle(AppendEnqueue(nil, []mq.QueueID{1, 300}, 1, 2, 3, []byte("xy")), 1, 1, 9))
 	entry = AppendRefusing(entry, Origin{1, 2, 2}, []Refusal{{0, 1, true}, {1, 0, false}}, enqueued(2, 1, 300))
-	entry = AppendReturn(entry, 1, []Returned{{1, 1, 0, 1}, {1, 300, 5, 6}})
+	entry = AppendReturn(entry, 1, []Returned{{1, 1, 0, 1, 0}, {1, 300, 5, 6, 0}})
+	entry = AppendReturnLater(entry, 1, []Returned{{1, 1, 0, 2, 1 << 40}, {1, 300, 5, 7, 0}})
 	entry = AppendReserve(entry, 1, 1000)
 	entry = AppendPurge(entry, 300, 9, []mq.Seq{1, 4}, 5)
 	entry = AppendDrop(entry, 1, 0, 1<<63)

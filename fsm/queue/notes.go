@@ -26,6 +26,7 @@ type Note struct {
 type noteChunk struct {
 	number uint64
 	notes  []note
+	due    []int64 // of each note; nil until one of them has a due time
 }
 
 // notes are those of one queue, by number; no chunk of them is empty.
@@ -58,22 +59,33 @@ func (q *Queue) note(seq mq.Seq) *Note {
 	k, there := c.find(at)
 	if !there {
 		c.notes = slices.Insert(c.notes, k, note{at: at})
+		if c.due != nil {
+			c.due = slices.Insert(c.due, k, 0)
+		}
 	}
 	return &c.notes[k].Note
 }
 
 // Note returns what is known of a message; all zero of most.
 func (q *Queue) Note(seq mq.Seq) Note {
+	if c, k := q.noted(seq); c != nil {
+		return c.notes[k].Note
+	}
+	return Note{}
+}
+
+// noted is where the note of a message is; nil if it has none.
+func (q *Queue) noted(seq mq.Seq) (c *noteChunk, k int) {
 	if q.notes == nil {
-		return Note{}
+		return nil, 0
 	}
 	if i, there := q.notes.find(uint64(seq) >> chunkBits); there {
 		c := &q.notes.chunks[i]
 		if k, there := c.find(uint16(seq % chunkSeqs)); there {
-			return c.notes[k].Note
+			return c, k
 		}
 	}
-	return Note{}
+	return nil, 0
 }
 
 // Noted reports whether there is a note of any message.
@@ -81,13 +93,16 @@ func (q *Queue) Noted() bool { return q.notes != nil }
 
 // countReturn notes a return of a live message. Counts never fall, so that twice is
 // once.
-func (q *Queue) countReturn(r Returned, fx *Effects) {
+func (q *Queue) countReturn(r Returned, later bool, fx *Effects) {
 	if !q.Live(r.Seq) {
 		return
 	}
 	n := q.note(r.Seq)
+	if later {
+		q.postpone(r.Seq, r.DueMs, n.Acquired, r.Acquired)
+	}
 	n.Failed, n.Acquired = max(n.Failed, r.Failed), max(n.Acquired, r.Acquired)
-	fx.Returned = append(fx.Returned, Returned{q.id, r.Seq, n.Failed, n.Acquired})
+	fx.Returned = append(fx.Returned, Returned{q.id, r.Seq, n.Failed, n.Acquired, q.Due(r.Seq)})
 }
 
 // forget drops the notes of first..last.
@@ -106,6 +121,9 @@ func (q *Queue) forget(first, last mq.Seq) {
 			hi, _ = c.find(uint16(last-start) + 1)
 		}
 		c.notes = slices.Delete(c.notes, lo, hi)
+		if c.due != nil {
+			c.due = slices.Delete(c.due, lo, hi)
+		}
 	}
 	kept := slices.DeleteFunc(t.chunks[from:to], func(c noteChunk) bool { return len(c.notes) == 0 })
 	t.chunks = slices.Delete(t.chunks, from+len(kept), to)
@@ -116,13 +134,22 @@ func (q *Queue) forget(first, last mq.Seq) {
 
 // EachNote calls f with every note, in the order of seqs.
 func (q *Queue) EachNote(f func(seq mq.Seq, n Note)) {
+	q.eachNote(func(seq mq.Seq, n Note, _ int64) { f(seq, n) })
+}
+
+// eachNote calls f with every note and its due time, in the order of seqs.
+func (q *Queue) eachNote(f func(seq mq.Seq, n Note, dueMs int64)) {
 	if q.notes == nil {
 		return
 	}
 	for i := range q.notes.chunks {
 		c := &q.notes.chunks[i]
 		for k := range c.notes {
-			f(mq.Seq(c.number)<<chunkBits|mq.Seq(c.notes[k].at), c.notes[k].Note)
+			due := int64(0)
+			if c.due != nil {
+				due = c.due[k]
+			}
+			f(mq.Seq(c.number)<<chunkBits|mq.Seq(c.notes[k].at), c.notes[k].Note, due)
 		}
 	}
 }
@@ -131,18 +158,20 @@ func (q *Queue) EachNote(f func(seq mq.Seq, n Note)) {
 const (
 	noteBuried = 1
 	noteCounts = 2
+	noteDue    = 4 // since snapshotVersionDue
 )
 
 // appendNotes appends the notes of a queue:
 //
 //	uvarint notes, each: uvarint distance from the one before | uvarint bits
 //	                     and, with noteCounts: uvarint failed | uvarint acquired
+//	                     and, with noteDue: uvarint due time
 func (q *Queue) appendNotes(dst []byte) []byte {
 	n := 0
 	q.EachNote(func(mq.Seq, Note) { n++ })
 	dst = binary.AppendUvarint(dst, uint64(n))
 	before := mq.Seq(0)
-	q.EachNote(func(seq mq.Seq, n Note) {
+	q.eachNote(func(seq mq.Seq, n Note, due int64) {
 		bits := uint64(0)
 		if n.Buried {
 			bits |= noteBuried
@@ -150,37 +179,42 @@ func (q *Queue) appendNotes(dst []byte) []byte {
 		if n.Failed|n.Acquired != 0 {
 			bits |= noteCounts
 		}
+		if due != 0 {
+			bits |= noteDue
+		}
 		dst = binary.AppendUvarint(dst, uint64(seq-before))
 		dst = binary.AppendUvarint(dst, bits)
 		if bits&noteCounts != 0 {
 			dst = binary.AppendUvarint(dst, uint64(n.Failed))
 			dst = binary.AppendUvarint(dst, uint64(n.Acquired))
 		}
+		if due != 0 {
+			dst = binary.AppendUvarint(dst, uint64(due))
+		}
 		before = seq
 	})
 	return dst
 }
 
-func (q *Queue) restoreNotes(b []byte) ([]byte, error) {
+func (q *Queue) restoreNotes(b []byte, version byte) ([]byte, error) {
+	known := uint64(noteBuried | noteCounts)
+	if version >= snapshotVersionDue {
+		known |= noteDue
+	}
 	n, b := uvarint(b)
 	seq := mq.Seq(0)
 	for range n {
 		var distance, bits uint64
 		distance, b = uvarint(b)
 		bits, b = uvarint(b)
-		if b == nil || distance == 0 || distance > uint64(q.lastSeq-seq) || bits == 0 || bits > noteBuried|noteCounts {
+		if b == nil || distance == 0 || distance > uint64(q.lastSeq-seq) || bits == 0 || bits > known {
 			return nil, errSnapshot
 		}
 		seq += mq.Seq(distance)
 		if !q.Live(seq) {
 			return nil, errSnapshot
 		}
-		n := q.note(seq)
-		n.Buried = bits&noteBuried != 0
-		if bits&noteCounts == 0 {
-			continue
-		}
-		if n.Failed, n.Acquired, b = counts(b); b == nil || n.Failed|n.Acquired == 0 {
+		if b = q.restoreNote(seq, bits, b); b == nil {
 			return nil, errSnapshot
 		}
 	}
@@ -188,6 +222,26 @@ func (q *Queue) restoreNotes(b []byte) ([]byte, error) {
 		return nil, errSnapshot
 	}
 	return b, nil
+}
+
+// restoreNote reads what bits say that the note of seq has. The rest is nil if
+// it is not there.
+func (q *Queue) restoreNote(seq mq.Seq, bits uint64, b []byte) (rest []byte) {
+	n := q.note(seq)
+	n.Buried = bits&noteBuried != 0
+	if bits&noteCounts != 0 {
+		if n.Failed, n.Acquired, b = counts(b); n.Failed|n.Acquired == 0 {
+			return nil
+		}
+	}
+	if bits&noteDue != 0 {
+		var due int64
+		if due, b = dueTime(b); due == 0 {
+			return nil
+		}
+		q.setDue(seq, due)
+	}
+	return b
 }
 
 // counts splits two numbers off b. The rest is nil if they are not there.

@@ -457,7 +457,7 @@ func TestAStateOfTheFirstVersionIsRead(t *testing.T) {
 func TestADamagedNewSnapshotIsRefused(t *testing.T) {
 	s := New()
 	apply(t, s, AppendRefusing(nil, Origin{1, 1, 1}, []Refusal{{0, 0, true}, {2, 0, true}, {2, 1, false}}, enqueued(1500, 1, 2)),
-		AppendReturn(nil, 1, []Returned{{1, 1, 1, 2}, {1, 1400, 0, 1}}))
+		AppendReturn(nil, 1, []Returned{{1, 1, 1, 2, 0}, {1, 1400, 0, 1, 0}}), AppendReturnLater(nil, 1, []Returned{{1, 3, 0, 1, 9}, {1, 1300, 0, 1, 1 << 50}}))
 	good := s.AppendTo(nil)
 	for n := range good {
 		if New().Restore(good[:n]) == nil {

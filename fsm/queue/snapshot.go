@@ -27,6 +27,9 @@ const (
 	snapshotVersionNotes = 2
 	// Version 3 has in addition what each queue remembers (appendWindows) after its notes.
 	snapshotVersionWindows = 3
+	// Version 4 has in addition due times in notes (noteDue). As with the others,
+	// a state without any is written as before, and older ones are read as before.
+	snapshotVersionDue = 4
 )
 
 const (
@@ -70,10 +73,17 @@ func (s *State) AppendTo(dst []byte) []byte {
 
 // version is the lowest that can say this state.
 func (s *State) version() byte {
+	version := byte(snapshotVersion)
 	for _, q := range s.order {
-		if q.windows != nil {
-			return snapshotVersionWindows
+		switch {
+		case q.hasDue():
+			return snapshotVersionDue
+		case q.windows != nil:
+			version = snapshotVersionWindows
 		}
+	}
+	if version > snapshotVersion {
+		return version
 	}
 	for i := range s.nodes {
 		if len(s.nodes[i].refused) > 0 {
@@ -152,8 +162,8 @@ func restore(b []byte) (*State, error) {
 		return nil, errSnapshot
 	}
 	version := b[0]
-	if version < snapshotVersion || version > snapshotVersionWindows {
-		return nil, fmt.Errorf("snapshot has version %d, known are %d to %d", version, snapshotVersion, snapshotVersionWindows)
+	if version < snapshotVersion || version > snapshotVersionDue {
+		return nil, fmt.Errorf("snapshot has version %d, known are %d to %d", version, snapshotVersion, snapshotVersionDue)
 	}
 	s := New()
 	n, b := uvarint(b[1:])
@@ -178,7 +188,7 @@ func restore(b []byte) (*State, error) {
 		q := &Queue{}
 		var err error
 		if b, err = q.restore(b); err == nil && version >= snapshotVersionNotes {
-			b, err = q.restoreNotes(b)
+			b, err = q.restoreNotes(b, version)
 		}
 		if err == nil && version >= snapshotVersionWindows {
 			b, err = q.restoreWindows(b)

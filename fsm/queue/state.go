@@ -71,8 +71,8 @@ func (s *State) Apply(term uint64, entry []byte, fx *Effects) error {
 			q := s.make(id)
 			q.highWater = max(q.highWater, upTo)
 			fx.Reserved = append(fx.Reserved, Reserved{id, q.highWater})
-		case partReturn:
-			s.countReturns(payload, fx)
+		case partReturn, partReturnLater:
+			s.countReturns(payload, opcode == partReturnLater, fx)
 		case partDelete:
 			id, _ := parseDelete(payload)
 			s.delete(id, fx)

@@ -21,6 +21,7 @@ var rewrite = flag.Bool("rewrite", false, "write what happened into testdata/*.t
 //	batch NODE SESSION SEQ: enq Q,Q BODY | settle Q FIRST-LAST | ...
 //	refuse MESSAGE.PLACE,MESSAGE.PLACE+ NODE SESSION SEQ: ... (+ buries)
 //	return Q SEQ=FAILED/ACQUIRED,...
+//	later Q SEQ=FAILED/ACQUIRED@DUE,...
 //	drop Q FIRST-LAST | reserve Q UPTO | purge Q UPTO TOKEN EXCEPT,... | delete Q
 //	term N       (alone) the entries after it are logged in term N, decided in the same
 //	decided N    (alone) ... decided in N
@@ -135,13 +136,9 @@ func encode(t *testing.T, part string) []byte {
 		first, last := span()
 		return AppendDrop(nil, q(), first, last)
 	case "return":
-		var back []Returned
-		for one := range strings.SplitSeq(f[2], ",") {
-			seq, counts, _ := strings.Cut(one, "=")
-			failed, acquired, _ := strings.Cut(counts, "/")
-			back = append(back, Returned{q(), mq.Seq(number(t, seq)), uint32(number(t, failed)), uint32(number(t, acquired))})
-		}
-		return AppendReturn(nil, q(), back)
+		return AppendReturn(nil, q(), returnsOf(t, q(), f[2]))
+	case "later":
+		return AppendReturnLater(nil, q(), returnsOf(t, q(), f[2]))
 	case "reserve":
 		return AppendReserve(nil, q(), mq.Seq(number(t, f[2])))
 	case "purge":
@@ -155,6 +152,22 @@ func encode(t *testing.T, part string) []byte {
 	}
 	t.Fatalf("what is %q?", part)
 	return nil
+}
+
+// returnsOf reads SEQ=FAILED/ACQUIRED@DUE,...; without @DUE it is 0.
+func returnsOf(t *testing.T, q mq.QueueID, all string) (back []Returned) {
+	t.Helper()
+	for one := range strings.SplitSeq(all, ",") {
+		one, due, later := strings.Cut(one, "@")
+		seq, counts, _ := strings.Cut(one, "=")
+		failed, acquired, _ := strings.Cut(counts, "/")
+		r := Returned{Queue: q, Seq: mq.Seq(number(t, seq)), Failed: uint32(number(t, failed)), Acquired: uint32(number(t, acquired))}
+		if later {
+			r.DueMs = int64(number(t, due))
+		}
+		back = append(back, r)
+	}
+	return back
 }
 
 // batchOf reads WORD NODE SESSION SEQ: operations.
@@ -194,7 +207,11 @@ func tell(out *strings.Builder, fx *Effects) {
 		fmt.Fprintf(out, "  queue %d: high water %d\n", r.Queue, r.HighWater)
 	}
 	for _, r := range fx.Returned {
-		fmt.Fprintf(out, "  queue %d: %d came back, failed %d of %d\n", r.Queue, r.Seq, r.Failed, r.Acquired)
+		due := ""
+		if r.DueMs != 0 {
+			due = fmt.Sprintf(", due at %d", r.DueMs)
+		}
+		fmt.Fprintf(out, "  queue %d: %d came back, failed %d of %d%s\n", r.Queue, r.Seq, r.Failed, r.Acquired, due)
 	}
 	for _, p := range fx.Purged {
 		fmt.Fprintf(out, "  queue %d: purged %d for %d\n", p.Queue, p.Count, p.Token)
