@@ -19,6 +19,7 @@ type model struct {
 	rank      map[mq.Seq]uint8
 	opened    mq.Seq
 	held      map[mq.Seq]*modelHeld
+	deferred  map[mq.Seq]bool
 	handed    map[mq.Seq]bool // handed out by this leader, or claimed
 	fresh     map[mq.Seq]bool // handed out with redelivered=false
 	highest   mq.Seq          // of fresh
@@ -48,7 +49,7 @@ const modelUsual = 2
 func newModel(single bool, ranks int) *model {
 	m := &model{
 		single: single, live: messages(0), ranks: ranks, rank: map[mq.Seq]uint8{},
-		held: map[mq.Seq]*modelHeld{}, handed: map[mq.Seq]bool{}, fresh: map[mq.Seq]bool{},
+		held: map[mq.Seq]*modelHeld{}, deferred: map[mq.Seq]bool{}, handed: map[mq.Seq]bool{}, fresh: map[mq.Seq]bool{},
 		consumers: map[Key]*modelConsumer{}, suspended: map[mq.SessionID]bool{}, patience: map[Key]uint32{},
 	}
 	m.q = m.begin()
@@ -75,6 +76,7 @@ func (m *model) newLeader(mark mq.Seq) {
 	m.q, m.opened = m.begin(), mark
 	m.q.OpenAt(mark)
 	clear(m.held)
+	clear(m.deferred)
 	clear(m.handed)
 	clear(m.consumers)
 	clear(m.suspended)
@@ -144,7 +146,7 @@ func (m *model) ready() (mq.Seq, bool) { return m.readyFrom(0) }
 // readyFrom is what comes first of the ranks at or after from.
 func (m *model) readyFrom(from int) (first mq.Seq, any bool) {
 	for seq := mq.Seq(1); seq <= m.live.last; seq++ {
-		if !m.live.gone[seq] && m.held[seq] == nil && int(m.rank[seq]) >= from && (!any || m.rank[seq] < m.rank[first]) {
+		if !m.live.gone[seq] && m.held[seq] == nil && !m.deferred[seq] && int(m.rank[seq]) >= from && (!any || m.rank[seq] < m.rank[first]) {
 			first, any = seq, true
 		}
 	}
@@ -204,6 +206,7 @@ func (m *model) checkOut(t *rapid.T, seq mq.Seq, k Key, noAck, redelivered bool)
 
 func (m *model) withdraw(seq mq.Seq) {
 	m.held[seq] = &modelHeld{leaderKey(), true, m.now}
+	delete(m.deferred, seq)
 	m.refresh()
 }
 
@@ -218,9 +221,12 @@ func (m *model) check(t *rapid.T) {
 		t.Fatalf("checked out: %v (%d), want %v", got, m.q.Unacked(), want)
 	}
 	for seq := range m.live.last + 2 {
-		if m.q.Held(seq) != (m.held[seq] != nil) {
-			t.Fatalf("Held(%d) is wrong", seq)
+		if m.q.Held(seq) != (m.held[seq] != nil) || m.q.IsDeferred(seq) != m.deferred[seq] {
+			t.Fatalf("Held(%d) or IsDeferred is wrong", seq)
 		}
+	}
+	if m.q.Deferred() != len(m.deferred) {
+		t.Fatalf("%d deferred, want %d", m.q.Deferred(), len(m.deferred))
 	}
 	if m.q.Consumers() != len(m.consumers) {
 		t.Fatalf("%d consumers, want %d", m.q.Consumers(), len(m.consumers))
@@ -352,6 +358,31 @@ func agreesWithTheModel(t *testing.T, ranks int) {
 					t.Fatalf("withdrew %v, want %v", got, want)
 				}
 			},
+			"defer": func(t *rapid.T) {
+				for _, seq := range some.Draw(t, "seqs") {
+					h := m.held[seq]
+					if m.live.gone[seq] || seq > m.live.last {
+						continue
+					}
+					m.q.Defer(seq)
+					if h == nil || h.k == leaderKey() {
+						delete(m.held, seq)
+						m.deferred[seq], m.handed[seq] = true, true
+					}
+				}
+				m.refresh()
+			},
+			"restore": func(t *rapid.T) {
+				for _, seq := range some.Draw(t, "seqs") {
+					m.q.Restore(seq)
+					delete(m.deferred, seq)
+					if h := m.held[seq]; h != nil && h.k == leaderKey() {
+						delete(m.held, seq)
+						m.handed[seq] = true
+					}
+				}
+				m.refresh()
+			},
 			"attach": func(t *rapid.T) {
 				c := Consumer{Key: k.Draw(t, "key"), Prefetch: uint32(rapid.IntRange(0, 4).Draw(t, "prefetch")),
 					NoAck: rapid.Bool().Draw(t, "no ack"), Priority: int32(rapid.IntRange(-1, 1).Draw(t, "priority")),
@@ -464,6 +495,7 @@ func agreesWithTheModel(t *testing.T, ranks int) {
 				if told {
 					m.q.Settled(first, last)
 					maps.DeleteFunc(m.held, func(seq mq.Seq, _ *modelHeld) bool { return seq >= first && seq <= last })
+					maps.DeleteFunc(m.deferred, func(seq mq.Seq, _ bool) bool { return seq >= first && seq <= last })
 				}
 				m.refresh()
 			},
@@ -486,6 +518,7 @@ func agreesWithTheModel(t *testing.T, ranks int) {
 						c := m.consumers[k]
 						h = &modelHeld{k, c != nil && c.NoAck, m.now}
 						m.held[seq], m.handed[seq] = h, true
+						delete(m.deferred, seq)
 					}
 					if h != nil && h.k == k {
 						want++

@@ -8,14 +8,15 @@ import (
 )
 
 // slot says what is with a seq that was handed out: nothing (any more), ready
-// again, or who holds it and whether its settlement is on the way.
+// again, put off, or who holds it and whether its settlement is on the way.
 type slot uint32
 
 const (
 	none     slot = 0
 	returned slot = 1 // ready again; redelivered when handed out
+	deferred slot = 2 // nobody's, and not ready: see Defer
 	settling slot = 1 << 31
-	holders  slot = 2 // holder h is slot holders+h
+	holders  slot = 3 // holder h is slot holders+h
 )
 
 // held returns the holder.

@@ -20,7 +20,7 @@ func (q *Queue) Time(now uint32) {
 	}
 	q.since = &outstanding{}
 	q.out.each(0, math.MaxUint64, func(seq mq.Seq, s slot) bool {
-		if s != returned {
+		if s >= holders {
 			q.since.set(seq, slot(q.now))
 		}
 		return true

@@ -32,6 +32,7 @@ type Queue struct {
 	ranks        *ranks       // nil if all messages are of one priority
 	heaped       int          // in all heaps of returns
 	nReturned    int          // outstanding as returned
+	nDeferred    int          // outstanding as deferred
 	held         int          // outstanding and checked out
 	since        *outstanding // when it was checked out; nil if nobody asks
 	now          uint32       // as Time said
@@ -182,6 +183,11 @@ func (q *Queue) checkIn(s slot) {
 func (q *Queue) giveBack(seq mq.Seq, s slot) {
 	q.checkIn(s)
 	q.forgetTime(seq)
+	q.makeReady(seq)
+}
+
+// makeReady makes a seq that nobody holds ready again.
+func (q *Queue) makeReady(seq mq.Seq) {
 	q.out.set(seq, returned)
 	q.nReturned++
 	if q.heaped > 64 && q.heaped > 2*q.nReturned {
@@ -190,6 +196,16 @@ func (q *Queue) giveBack(seq mq.Seq, s slot) {
 	}
 	q.heapFor(seq).push(seq)
 	q.heaped++
+}
+
+// leaveOut counts a slot that nobody holds out, before it becomes another.
+func (q *Queue) leaveOut(s slot) {
+	switch s {
+	case returned:
+		q.nReturned-- // the heap finds out by itself
+	case deferred:
+		q.nDeferred--
+	}
 }
 
 // packReturns makes the heaps anew when most of them is not ready any more.
@@ -236,8 +252,8 @@ func (q *Queue) settled(seq mq.Seq, s slot) {
 	switch {
 	case s == none:
 		return
-	case s == returned:
-		q.nReturned--
+	case s < holders:
+		q.leaveOut(s)
 	default:
 		q.checkIn(s)
 		q.forgetTime(seq)
@@ -275,9 +291,7 @@ func (q *Queue) Claim(k Key, seqs []mq.Seq, live Live) (n int) {
 		if at, ok := live.Next(seq); !ok || at != seq {
 			continue
 		}
-		if s == returned {
-			q.nReturned-- // the heap finds out by itself
-		}
+		q.leaveOut(s)
 		q.checkOut(seq, i, q.holders[i].NoAck)
 		n++
 	}
@@ -338,7 +352,7 @@ func (q *Queue) Held(seq mq.Seq) bool {
 func (q *Queue) HeldSeqs() []mq.Seq {
 	seqs := make([]mq.Seq, 0, q.held)
 	q.out.each(0, math.MaxUint64, func(seq mq.Seq, s slot) bool {
-		if s != returned {
+		if s >= holders {
 			seqs = append(seqs, seq)
 		}
 		return len(seqs) < q.held

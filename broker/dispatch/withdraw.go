@@ -34,8 +34,8 @@ func (q *Queue) Withdraw(seq mq.Seq) {
 			return
 		}
 		q.checkIn(s)
-	} else if s == returned {
-		q.nReturned-- // the heap finds out by itself
+	} else {
+		q.leaveOut(s)
 	}
 	q.checkOut(seq, q.holder(leaderKey()), true)
 }
@@ -73,13 +73,41 @@ func (q *Queue) WithdrawAll(k Key, each func(mq.Seq)) {
 	q.WithdrawFrom(k, seqs, each)
 }
 
-// Restore makes what was withdrawn ready again, at its place and redelivered.
+// Restore makes what was withdrawn or deferred ready again, at its place and
+// redelivered.
 func (q *Queue) Restore(seq mq.Seq) {
 	s := q.out.get(seq)
-	if i, held := s.held(); held && q.holders[i].Key == leaderKey() {
+	if s == deferred {
+		q.nDeferred--
+		q.makeReady(seq)
+	} else if i, held := s.held(); held && q.holders[i].Key == leaderKey() {
 		q.giveBack(seq, s)
 	}
 }
+
+// Defer makes a live seq that is ready, or withdrawn, nobody's: it is not ready
+// and not checked out until Restore, or until somebody's claim to it.
+func (q *Queue) Defer(seq mq.Seq) {
+	s := q.out.get(seq)
+	i, held := s.held()
+	switch {
+	case s == deferred, held && q.holders[i].Key != leaderKey():
+		return
+	case held:
+		q.checkIn(s)
+		q.forgetTime(seq)
+	default:
+		q.leaveOut(s)
+	}
+	q.out.set(seq, deferred)
+	q.nDeferred++
+}
+
+// Deferred is how many seqs are deferred.
+func (q *Queue) Deferred() int { return q.nDeferred }
+
+// IsDeferred reports whether seq is deferred.
+func (q *Queue) IsDeferred(seq mq.Seq) bool { return q.out.get(seq) == deferred }
 
 // Withdrawn is how many seqs are checked out to the leader itself.
 func (q *Queue) Withdrawn() int {

@@ -127,3 +127,43 @@ func TestCreditIsWhatConsumersWouldTakeAtOnce(t *testing.T) {
 		t.Errorf("without ack it takes %d, want %d", got, LinkMessages)
 	}
 }
+
+func TestDeferredIsNeitherReadyNorCheckedOut(t *testing.T) {
+	q, l := New(false), messages(3)
+	attach(t, q, Consumer{Key: key(1, 1)})
+	q.Defer(1)
+	if got := drain(q, l, everything); len(got) != 2 || got[0].seq != 2 || got[1].seq != 3 {
+		t.Fatalf("handed out %v, want 2 and 3", got)
+	}
+	if held := q.HeldSeqs(); !slices.Equal(held, []mq.Seq{2, 3}) || q.Unacked() != 2 || q.Deferred() != 1 || q.Held(1) {
+		t.Fatalf("%v of %d checked out, %d deferred", held, q.Unacked(), q.Deferred())
+	}
+	if seq, ok := q.First(l); ok {
+		t.Fatalf("%d is at the head", seq)
+	}
+	q.DropSession(1)
+	q.Restore(1)
+	attach(t, q, Consumer{Key: key(2, 1)})
+	if got := drain(q, l, everything); len(got) != 3 || got[0].seq != 1 || !got[0].redelivered || q.Deferred() != 0 {
+		t.Fatalf("handed out %v, want 1 again, at its place", got)
+	}
+}
+
+func TestWhatSomebodyHoldsIsNotDeferred(t *testing.T) {
+	q, l := New(false), messages(2)
+	attach(t, q, Consumer{Key: key(1, 1)})
+	drain(q, l, everything)
+	q.Withdraw(2)
+	q.Defer(1)
+	q.Defer(2)
+	if q.IsDeferred(1) || !q.IsDeferred(2) || q.Unacked() != 1 || q.Withdrawn() != 0 {
+		t.Fatalf("%d deferred, %d checked out, %d to the leader", q.Deferred(), q.Unacked(), q.Withdrawn())
+	}
+	if q.Claim(key(1, 1), []mq.Seq{2}, l) != 1 || q.Deferred() != 0 {
+		t.Fatal("a claim is not heard")
+	}
+	l.settle(q, 1, 2)
+	if q.Unacked()+q.Deferred() != 0 {
+		t.Fatal("something is left")
+	}
+}
