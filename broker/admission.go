@@ -103,8 +103,10 @@ func (s *Shard) roomIn(q *ledQueue) room {
 	if st := s.state.Queue(q.id); st != nil {
 		ready += int64(st.Count())
 	}
+	waiting := int64(q.d.Deferred()) // they take room, and no consumer could take them
+	ready -= waiting
+	r.messages = q.rules.maxLength - waiting - max(0, ready-r.credit)
 	r.credit = max(0, r.credit-ready)
-	r.messages = q.rules.maxLength - max(0, ready-int64(q.d.Credit()))
 	if q.rules.maxBytes >= 0 {
 		r.bytes = q.rules.maxBytes - s.readyBytes(q) - q.admitted.bytes
 	}

@@ -63,12 +63,14 @@ func queueArg(key string) (rule argRule, implemented bool) {
 		return oneOf("invalid_dlx_strategy", "at-most-once", "at-least-once"), true
 	case consumerTimeout:
 		return isNotNegative, true
-	case "x-consumer-disconnected-timeout", "x-delayed-retry-min", "x-delayed-retry-max":
+	case retryType:
+		return oneOf("invalid_delayed_retry_type", "all", "failed", "returned", "disabled"), true
+	case retryMin, retryMax:
+		return isNotNegative, true
+	case "x-consumer-disconnected-timeout":
 		return isNotNegative, false
 	case "x-delivery-limit":
 		return isInteger, true
-	case "x-delayed-retry-type":
-		return anything, false
 	}
 	return nil, false
 }

@@ -11,7 +11,7 @@ import (
 	"warren/mq"
 )
 
-// A queue with a delivery limit counts how often each message came back from a
+// A queue with a delivery limit or delayed retry counts how often each message came back from a
 // consumer, and how many of these attempts failed (RabbitMQ, "Quorum Queues":
 // a reject with requeue, and the end of whoever had it; a nack does not say
 // so). The leader proposes the counts, and the message stays checked out to it
@@ -40,7 +40,12 @@ func deliveryLimit(q *meta.Queue) int64 {
 }
 
 // counts reports whether a queue counts attempts.
-func (r *rules) counts() bool { return r.deliveries >= 0 }
+func (r *rules) counts() bool { return r.deliveries >= 0 || r.retry.any() }
+
+// exhausted reports whether more attempts have failed than may.
+func (r *rules) exhausted(failed uint32) bool {
+	return r.deliveries >= 0 && int64(failed) > r.deliveries
+}
 
 // giveBack makes what k holds of seqs ready again, counted if the queue counts.
 func (s *Shard) giveBack(q *ledQueue, k dispatch.Key, seqs []mq.Seq, failed bool) {
@@ -76,6 +81,7 @@ func (s *Shard) countBack(q *ledQueue, failed bool, withdraw func(each func(mq.S
 		return
 	}
 	var back []queue.Returned
+	rule, nowMs := &q.rules.retry, s.nowMs()
 	withdraw(func(seq mq.Seq) {
 		n := st.Note(seq)
 		r := queue.Returned{Queue: q.id, Seq: seq, Failed: n.Failed, Acquired: n.Acquired}
@@ -84,6 +90,9 @@ func (s *Shard) countBack(q *ledQueue, failed bool, withdraw func(each func(mq.S
 		}
 		if failed && r.Failed < math.MaxUint32 {
 			r.Failed++
+		}
+		if ms := rule.delayMs(r.Failed, failed); ms > 0 {
+			r.DueMs = nowMs + ms
 		}
 		back = append(back, r)
 	})
@@ -97,11 +106,15 @@ func (s *Shard) countBack(q *ledQueue, failed bool, withdraw func(each func(mq.S
 	for _, r := range back {
 		q.returning[r.Seq] = r
 	}
-	s.lead.proposer.add(part{ops: queue.AppendReturn(nil, q.id, back), own: true})
+	ops := queue.AppendReturn
+	if rule.any() {
+		ops = queue.AppendReturnLater
+	}
+	s.lead.proposer.add(part{ops: ops(nil, q.id, back), own: true})
 }
 
-// cameBack hears that the counts of a message are committed: it is ready again
-// or has failed too often. What this leader does not wait for is another's, or
+// cameBack hears that the counts of a message are committed: it is ready again,
+// or waits for that, or has failed too often. What this leader does not wait for is another's, or
 // was proposed twice.
 func (l *lead) cameBack(s *Shard, r *queue.Returned) {
 	q := l.queues[r.Queue]
@@ -113,10 +126,13 @@ func (l *lead) cameBack(s *Shard, r *queue.Returned) {
 		return
 	}
 	delete(q.returning, r.Seq)
-	if q.rules.counts() && int64(r.Failed) > q.rules.deliveries { // a policy's limit may have gone meanwhile
+	switch {
+	case q.rules.exhausted(r.Failed): // a policy's limit may have gone meanwhile
 		s.leave(q, r.Seq, tooOften)
 		s.settleDropped(q)
-	} else {
+	case r.DueMs > s.nowMs():
+		q.wait(r.Seq, r.DueMs)
+	default:
 		q.d.Restore(r.Seq)
 	}
 	l.touch(q)
@@ -141,11 +157,12 @@ func (s *Shard) carryOut(q *ledQueue, st *queue.Queue) {
 		switch {
 		case n.Buried:
 			s.takeOut(q, seq, tooMany)
-		case q.rules.counts() && int64(n.Failed) > q.rules.deliveries:
+		case q.rules.exhausted(n.Failed):
 			s.takeOut(q, seq, tooOften)
 		}
 	})
 	s.settleDropped(q)
+	q.noteWaits(st)
 }
 
 // takeOut makes a message leave that nobody may get, unless it does already.

@@ -78,6 +78,9 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 	if q.shortest > 0 {
 		q.d.Time(s.lead.clock())
 	}
+	if q.waits != nil {
+		s.endWaits(q, st)
+	}
 	s.reserve(q, st)
 	s.answerGets(q, st)
 	now := s.nowMs()

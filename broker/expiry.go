@@ -155,8 +155,8 @@ func (s *Shard) findDue() {
 	}
 }
 
-// expiries watches the heads of a leader's queues, and the leases of those that
-// expire themselves: one timer, for what is due first. Guarded by Shard.mu.
+// expiries watches the heads of a leader's queues, the leases of those that
+// expire themselves, and what waits in others: one timer, for what is due first. Guarded by Shard.mu.
 type expiries struct {
 	heads   dueHeap
 	timer   *time.Timer
@@ -174,8 +174,10 @@ func (e *expiries) set(q *ledQueue, headMs int64) {
 func (e *expiries) watch(q *ledQueue) {
 	watched := q.dueMs != 0
 	q.dueMs = q.headMs
-	if q.dueMs == 0 || q.leaseMs != 0 && q.leaseMs < q.dueMs {
-		q.dueMs = q.leaseMs
+	for _, at := range [...]int64{q.leaseMs, q.retryMs} {
+		if q.dueMs == 0 || at != 0 && at < q.dueMs {
+			q.dueMs = at
+		}
 	}
 	switch {
 	case q.dueMs == 0 && watched:
@@ -209,7 +211,7 @@ func (e *expiries) stop() {
 }
 
 // headsDue looks at the queues whose heads have expired by now, or which have
-// themselves.
+// themselves, or whose messages have waited long enough.
 func (s *Shard) headsDue(l *lead) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,6 +224,10 @@ func (s *Shard) headsDue(l *lead) {
 		q := e.heads[0]
 		if q.headMs != 0 && q.headMs <= now {
 			e.set(q, 0)
+			l.touch(q)
+		}
+		if q.retryMs != 0 && q.retryMs <= now {
+			e.retry(q, 0)
 			l.touch(q)
 		}
 		if q.leaseMs != 0 && q.leaseMs <= now {

@@ -79,11 +79,13 @@ type ledQueue struct {
 	mayExpire bool
 	delays    *delays // of a delayed exchange's messages; nil until they were looked at
 	cancels   map[mq.Seq]asked
-	headMs    int64 // when the head expires, if it is watched
-	leaseMs   int64 // when a queue with x-expires has not been used for so long, while that runs
-	used      bool  // it has had a consumer since leaseMs was set
-	dueMs     int64 // the first of the two, while the queue is in expiries
-	expiryAt  int   // its place there
+	waits     *waits // messages that are held back before they are tried again; nil if none ever were
+	retryMs   int64  // when the first of them is due
+	headMs    int64  // when the head expires, if it is watched
+	leaseMs   int64  // when a queue with x-expires has not been used for so long, while that runs
+	used      bool   // it has had a consumer since leaseMs was set
+	dueMs     int64  // the first of the three, while the queue is in expiries
+	expiryAt  int    // its place there
 	// shortest is the least patience of its consumers that have one, and overdue
 	// is set while one of them may hold something. nil and 0 if none has.
 	shortest uint32

@@ -78,7 +78,7 @@ func (e *expiries) lease(q *ledQueue, overMs int64) {
 
 // forget takes a queue out.
 func (e *expiries) forget(q *ledQueue) {
-	q.headMs, q.leaseMs = 0, 0
+	q.headMs, q.leaseMs, q.retryMs = 0, 0, 0
 	e.watch(q)
 }
 

@@ -15,7 +15,8 @@ type rules struct {
 	bury                bool  // and goes to the dead-letter exchange
 	deadLetter          bool  // there is a dead-letter exchange
 	expiresMs           int64 // how long nobody may use the queue; negative means for ever
-	deliveries          int64 // x-delivery-limit: attempts that may fail; negative means any number, and none is counted
+	deliveries          int64 // x-delivery-limit: attempts that may fail; negative means any number
+	retry               retry // which messages that come back have to wait
 }
 
 func rulesOf(q *meta.Queue) rules {
@@ -24,6 +25,7 @@ func rulesOf(q *meta.Queue) rules {
 	r.deadLetter = r.deadLetter || q.Keeper == meta.KeepsDelayed // what is due goes the same way
 	r.expiresMs = queueExpires(q)
 	r.deliveries = deliveryLimit(q)
+	r.retry = retryOf(q)
 	r.refuse, r.bury = refuses(q)
 	r.bury = r.bury && r.deadLetter
 	return r

@@ -12,7 +12,7 @@ import (
 // A consumer with a timeout may hold a delivery only for so long. Then its
 // queue's leader takes that one delivery back: it is ready again, at its
 // place, and the consumer's home is told, so that a late settlement of it
-// counts for nothing. Nothing is proposed: who holds what is not replicated. A
+// counts for nothing. Nothing is proposed, unless it has to wait (retry.go): who holds what is not replicated. A
 // settlement that the home sent before it was told is committed as any other.
 
 const consumerTimeout = "x-consumer-timeout"
@@ -104,6 +104,14 @@ func (s *Shard) takeBack(q *ledQueue) {
 		s.slog.Warn("consumer timeout, deliveries taken back", "vhost", q.rec.VHost, "queue", q.rec.Name,
 			"peer", l.nodeOf[k.Session], "deliveries", len(seqs))
 		s.recall(q, k, seqs)
+		if q.rules.retry.returned { // else it is ready by now, and nothing has to be written
+			s.countBack(q, false, func(each func(mq.Seq)) {
+				for _, seq := range seqs {
+					q.d.Withdraw(seq)
+					each(seq)
+				}
+			})
+		}
 		l.touch(q)
 	}
 	q.stopWatching()

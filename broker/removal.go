@@ -76,7 +76,7 @@ func (s *Shard) objection(r *removal) *mq.Error {
 	switch {
 	case r.ifUnused && st.Consumers > 0:
 		return inUse(r.q.rec)
-	case r.ifEmpty && st.Ready > 0:
+	case r.ifEmpty && (st.Ready > 0 || r.q.d.Deferred() > 0): // what waits is nobody's but the queue's
 		return notEmpty(r.q.rec)
 	}
 	return nil

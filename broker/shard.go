@@ -154,7 +154,7 @@ func (s *Shard) Stats() ShardStats {
 
 // QueueStat is how full a queue is.
 type QueueStat struct {
-	Ready, Unacked uint64
+	Ready, Unacked uint64 // Unacked are also those that wait for another attempt
 	Consumers      uint32
 }
 
@@ -167,7 +167,7 @@ func (s *Shard) stat(id mq.QueueID) (st QueueStat) {
 		return st
 	}
 	if l := s.lead.queues[id]; l != nil {
-		st.Unacked = min(uint64(l.d.Unacked()), st.Ready)
+		st.Unacked = min(uint64(l.d.Unacked()+l.d.Deferred()), st.Ready)
 		st.Ready -= st.Unacked
 		st.Consumers = uint32(l.d.Consumers())
 	}

@@ -14,9 +14,7 @@ import (
 // notYet are the features that Warren does not have, by the names that tests
 // give to begin. Their tests are skipped on Warren, and nowhere else: when a
 // feature is there, its line goes.
-var notYet = []string{
-	"delayed retry",
-}
+var notYet = []string{}
 
 // claim is one behaviour under test: its names, its connections, and what it
 // has to clean up.
