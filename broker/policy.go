@@ -50,6 +50,12 @@ func policyKeyOf(key string) (k policyKey, known bool) {
 		return policyKey{"delivery limit", isWithin(-1<<62, 1<<62), true}, true
 	case "consumer-timeout":
 		return policyKey{"consumer timeout", isWithin(0, expiryMsMax), true}, true
+	case "delayed-retry-type":
+		return policyKey{"delayed retry type. Must be one of: all, failed, returned, disabled", isAmong("all", "failed", "returned", "disabled"), true}, true
+	case "delayed-retry-min":
+		return policyKey{"delayed retry minimum delay. Must be a positive integer", isWithin(1, 1<<62), true}, true
+	case "delayed-retry-max":
+		return policyKey{"delayed retry maximum delay. Must be a positive integer", isWithin(1, 1<<62), true}, true
 	case "queue-mode":
 		return policyKey{"queue-mode value", isAmong("default", "lazy"), false}, true
 	case "queue-version":
@@ -99,6 +105,9 @@ func checkDefinition(p *meta.Policy) error {
 	if len(unknown) > 0 {
 		return invalidPolicy("[%s] are not recognised policy settings", strings.Join(unknown, ","))
 	}
+	if err := checkRetry(p.Definition); err != nil {
+		return err
+	}
 	for _, f := range p.Definition {
 		if f.Key == "alternate-exchange" {
 			continue
@@ -107,6 +116,20 @@ func checkDefinition(p *meta.Policy) error {
 		if _, implemented := queueArg("x-" + f.Key); !implemented {
 			return mq.Errorf(mq.NotImplemented, "policy key '%s' is not implemented in this version", f.Key)
 		}
+	}
+	return nil
+}
+
+// checkRetry checks what the keys of delayed retry in a policy are together.
+func checkRetry(d mq.Table) error {
+	kind, _ := d.String("delayed-retry-type")
+	least, hasMin := d.Int("delayed-retry-min")
+	most, hasMax := d.Int("delayed-retry-max")
+	switch {
+	case kind != "" && kind != "disabled" && !hasMin:
+		return invalidPolicy("delayed-retry-min is required when delayed-retry-type is %s", kind)
+	case hasMin && hasMax && most < least:
+		return invalidPolicy("delayed-retry-max (%d) must not be smaller than delayed-retry-min (%d)", most, least)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/fsm/meta"
 	"warren/mq"
 )
 
@@ -141,7 +142,7 @@ func TestWhatWaitedIsAtItsPlaceAgain(t *testing.T) {
 		s.publishTo(t, "", "q", body, -1)
 	}
 	a := s.get(t)
-	begun := time.Now()
+	begun := time.Now().Truncate(time.Millisecond) // as the clock of brokers
 	s.settle(t, mq.Fail, a)
 	if d := s.get(t); string(d.Content.Body()) != "b" {
 		t.Fatalf("got %q while a waits", d.Content.Body())
@@ -177,7 +178,7 @@ func TestNewLeaderLetsItWaitUntilTheSameTime(t *testing.T) {
 	s.retrying(t, true, "failed", int32(delay.Milliseconds()), hourMs)
 	s.publishTo(t, "", "q", "m", -1)
 	d := s.get(t)
-	begun := time.Now()
+	begun := time.Now().Truncate(time.Millisecond) // as the clock of brokers
 	s.settle(t, mq.Fail, d)
 	h.nodes[0].mustWait(t, 1)
 	in := newInbox()
@@ -218,6 +219,22 @@ func TestWhatAClientHoldsDoesNotWait(t *testing.T) {
 	}
 	s.settle(t, mq.Ack, d)
 	h.empty(t)
+}
+
+func TestPolicyMakesMessagesWait(t *testing.T) {
+	h := newHouse(t, 2, 1)
+	s := h.nodes[1].open(t)
+	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true})
+	s.publishTo(t, "", "q", "m", -1)
+	s.settle(t, mq.Fail, s.get(t))
+	d := s.get(t)
+	h.administer(policyOf("q", "delayed-retry-type", "failed", "delayed-retry-min", int64(hourMs)))
+	s.settle(t, mq.Fail, d)
+	h.nodes[0].mustWait(t, 1)
+	h.administer(meta.PolicyClear{VHost: "/", Name: "p"}) // what waits goes on waiting
+	h.lead(1, h.nodes[1])
+	h.nodes[1].mustWait(t, 1)
+	s.wantNone(t)
 }
 
 func TestPurgeTakesWhatWaits(t *testing.T) {
@@ -275,7 +292,7 @@ func TestItExpiresWhenItHasWaited(t *testing.T) {
 	s.retrying(t, true, "all", int32(delay.Milliseconds()), hourMs)
 	s.publishTo(t, "", "q", "m", 100)
 	d := s.get(t)
-	begun := time.Now()
+	begun := time.Now().Truncate(time.Millisecond) // as the clock of brokers
 	s.settle(t, mq.Fail, d)
 	h.empty(t)
 	if took := time.Since(begun); took < delay || h.nodes[0].Shard(1).Stats().Expired != 1 {

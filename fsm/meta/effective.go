@@ -56,7 +56,8 @@ func (v *View) PolicyArgs(vhost, name string, args mq.Table) mq.Table {
 // over adds the policies to the arguments that something was declared with.
 // The key of an argument is prefix and the policy's. Where both say something,
 // the lower number counts for limits, and for all else the argument (RabbitMQ,
-// "Policies"). No argument gets a queue past the limits of an operator's policy.
+// "Policies"); only of delayed-retry-type the policy. No argument gets a queue
+// past the limits of an operator's policy.
 func (a applied) over(args mq.Table, prefix string) mq.Table {
 	if a.policy == nil && a.operator == nil {
 		return args
@@ -68,6 +69,8 @@ func (a applied) over(args mq.Table, prefix string) mq.Table {
 		switch {
 		case at < 0:
 			out = append(out, mq.Field{Key: key, Value: f.Value})
+		case f.Key == "delayed-retry-type":
+			out[at].Value = f.Value
 		case isLimit(f.Key):
 			out[at].Value = lower(f.Key, out[at].Value, f.Value)
 		}
@@ -75,7 +78,9 @@ func (a applied) over(args mq.Table, prefix string) mq.Table {
 	return out
 }
 
-// definition is what the two policies come to together.
+// definition is what the two policies come to together. Where both have a
+// limit, the lower counts, but of delayed-retry-min the higher: an operator
+// holds retries back.
 func (a applied) definition() mq.Table {
 	if a.operator == nil {
 		return a.policy.Definition
@@ -89,6 +94,8 @@ func (a applied) definition() mq.Table {
 		switch {
 		case at < 0:
 			out = append(out, f)
+		case f.Key == "delayed-retry-min":
+			out[at].Value = higher(out[at].Value, f.Value)
 		case isLimit(f.Key):
 			out[at].Value = lower(f.Key, out[at].Value, f.Value)
 		default:
@@ -102,10 +109,23 @@ func (a applied) definition() mq.Table {
 func isLimit(key string) bool {
 	switch key {
 	case "message-ttl", "expires", "max-length", "max-length-bytes", "max-in-memory-length", "max-in-memory-bytes",
-		"delivery-limit", "consumer-timeout":
+		"delivery-limit", "consumer-timeout", "delayed-retry-min", "delayed-retry-max":
 		return true
 	}
 	return false
+}
+
+// higher is the higher of two numbers; what is no number loses.
+func higher(a, b any) any {
+	m, isM := mq.Int(a)
+	n, isN := mq.Int(b)
+	switch {
+	case !isM:
+		return b
+	case !isN:
+		return a
+	}
+	return max(m, n)
 }
 
 // lower is the lower of two numbers. A negative delivery limit means that
