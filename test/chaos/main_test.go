@@ -15,7 +15,7 @@ import (
 // How long the runs are: more rounds find more, fewer are for every day.
 const (
 	roundsEnv     = "ROUNDS"
-	roundsDefault = 6
+	roundsDefault = 4
 	seedEnv       = "SEED" // of the random moments; drawn anew if there is none
 )
 
