@@ -44,7 +44,7 @@ type Config struct {
 	// Raft's heartbeat, election and leader lease timeouts. Default: 2 s.
 	HeartbeatTimeout time.Duration
 	// LogCacheBytes is how much of its newest log each group keeps in memory; the
-	// groups of a WAL share four times as much. Default: 8 MiB.
+	// groups of a WAL share four times as much. Default: 4 MiB.
 	LogCacheBytes int64
 	// LogStore is where the entries of groups are, but for the metadata group's:
 	// LogStoreWAL or LogStoreBolt. It cannot change while there are any. Default:
@@ -68,7 +68,7 @@ const (
 	defaultListen        = ":25672"
 	defaultHeartbeat     = 2 * time.Second
 	heartbeatMin         = 50 * time.Millisecond
-	defaultLogCacheBytes = 8 << 20
+	defaultLogCacheBytes = 4 << 20
 	secretBytesMin       = 16
 )
 

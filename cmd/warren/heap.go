@@ -7,7 +7,7 @@ import "runtime"
 // and on a node whose queues are short the heap is so small that this would
 // be many times a second; with the floor it is some times less, while a node
 // with a large backlog still collects at twice its size and not at more.
-const heapFloorBytes = 64 << 20
+const heapFloorBytes = 48 << 20
 
 // holdHeapFloor asks for the floor, which stands until release.
 func holdHeapFloor() (release func()) {
