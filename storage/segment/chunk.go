@@ -13,165 +13,178 @@ const (
 	// blockBytesMax is the size that the blocks of a chunk grow to, from blockBytesMin.
 	blockBytesMax = 256 << 10
 	blockBytesMin = 512
-	// blocksMax keeps block numbers within the bits of chunk.own and chunk.seen.
+	// blocksMax keeps block numbers within the bits of hot.own and hot.seen.
 	blocksMax = 64
 )
 
-// rec is one message's place. It holds no pointer, so the collector does not
-// look at a chunk's records.
-type rec struct {
-	expiryMs    int64
-	off, bytes  uint32
-	flags, prio uint8
-	block       uint8
-	hole        bool // the slot of a sequence number that was never put
-}
+// bitmap has a bit for every slot of a chunk.
+type bitmap [chunkSlots / 64]uint64
 
-// chunk holds neighbouring messages of one queue. What was written is never
-// changed, only added to, so that a View needs no more than the lengths.
+func (b *bitmap) has(slot int) bool { return b[slot>>6]&(1<<(slot&63)) != 0 }
+func (b *bitmap) set(slot int)      { b[slot>>6] |= 1 << (slot & 63) }
+
+// chunk holds neighbouring messages of one queue: in memory, in an extent of a
+// file, or both. These few words are all that stays of one that is paged out.
 type chunk struct {
-	first  uint64
-	recs   []rec    // slot i is message first+i
-	blocks [][]byte // bodies; no block ever moves, or changes its length
-	dead   *[chunkSlots / 64]uint64
+	first     uint64  // slot i is message first+i
+	liveBytes int64   // of bodies; an estimate if some were dropped while paged out
+	hot       *hot    // nil while paged out
+	dead      *bitmap // of the slots above prefix; nil if none of them is dead
 
-	prefix    int   // slots below are dead; dead says it of those above
-	live      int   // messages
-	liveBytes int64 // of their bodies
-	putBytes  int64 // of all bodies since the chunk began
-	current   int   // the block being filled; -1 before the first
-	used      int   // bytes of it
+	file *file  // nil if it has no extent
+	at   uint32 // of the extent in file, in units of extentAlign
+	size uint32 // of the extent
 
-	own, seen uint64 // bit i: block i was made here; was shown to a reader
-	shared    bool   // a View knows this chunk
+	slots  uint16 // sequence numbers spanned so far
+	prefix uint16 // slots below are dead; dead says it of those above
+	live   uint16 // messages
+
+	sealed  bool // nothing more is put here
+	shared  bool // somebody else reads its blocks: they must not change any more
+	writing bool // its extent is being written
+	loading bool // it has been asked for
+	expires bool // some message that was put has an expiry
+	gone    bool // released
 }
 
 // hasRoom reports whether message seq, of n bytes, belongs in this chunk.
 func (c *chunk) hasRoom(seq uint64, n int) bool {
-	if len(c.recs) == 0 {
-		return c.putBytes == 0
+	if c.sealed {
+		return false
 	}
-	return seq-c.first < chunkSlots && c.putBytes+int64(n) <= chunkBytes && len(c.blocks) < blocksMax
+	h := c.hot
+	if c.slots == 0 {
+		return h.putBytes == 0
+	}
+	return seq-c.first < chunkSlots && h.putBytes+int64(n) <= chunkBytes && len(h.blocks) < blocksMax
 }
 
 func (c *chunk) put(s *Store, seq uint64, r rec, body []byte) {
-	if len(c.recs) == 0 {
+	h := c.hot
+	if c.slots == 0 {
 		c.first = seq
 	}
-	for uint64(len(c.recs)) < seq-c.first { // settled before the snapshot that this comes from
-		c.kill(len(c.recs))
-		c.recs = append(c.recs, rec{hole: true})
+	for uint64(c.slots) < seq-c.first { // settled before the snapshot that this comes from
+		c.kill(int(c.slots))
+		h.addRec(s, rec{hole: true})
+		c.slots++
 	}
-	r.bytes = uint32(len(body))
-	if len(body) >= bigBody {
-		r.block = uint8(len(c.blocks))
-		c.blocks = append(c.blocks, body[:len(body):len(body)])
-	} else {
-		if c.current < 0 || len(c.blocks[c.current])-c.used < len(body) {
-			c.current, c.used = len(c.blocks), 0
-			c.own |= 1 << c.current
-			c.blocks = append(c.blocks, s.block(len(body), max(blockBytesMin, 2*len(body), int(c.putBytes))))
-		}
-		r.block, r.off = uint8(c.current), uint32(c.used)
-		c.used += copy(c.blocks[c.current][c.used:], body)
-	}
-	if c.recs == nil {
-		c.recs = make([]rec, 0, 4)
-	}
-	c.recs = append(c.recs, r)
+	h.addBody(s, &r, body)
+	h.addRec(s, r)
+	c.slots++
 	c.live++
 	c.liveBytes += int64(len(body))
-	c.putBytes += int64(len(body))
+	if r.expiryMs != 0 {
+		c.expires = true
+	}
+}
+
+// spans reports whether seq is one of the chunk's slots.
+func (c *chunk) spans(seq uint64) bool {
+	return seq >= c.first && seq-c.first < uint64(c.slots)
 }
 
 // alive reports whether message seq is in the chunk and has not been dropped.
 func (c *chunk) alive(seq uint64) bool {
-	if seq < c.first || seq-c.first >= uint64(len(c.recs)) {
-		return false
-	}
-	return !c.isDead(int(seq - c.first))
+	return c.spans(seq) && !c.isDead(int(seq-c.first))
 }
 
 func (c *chunk) isDead(slot int) bool {
-	return slot < c.prefix || c.dead != nil && c.dead[slot>>6]&(1<<(slot&63)) != 0
-}
-
-func (c *chunk) record(seq uint64) Record {
-	r := &c.recs[seq-c.first]
-	c.seen |= 1 << r.block
-	return r.record(c.blocks)
-}
-
-func (r *rec) record(blocks [][]byte) Record {
-	b := blocks[r.block][r.off : r.off+r.bytes : r.off+r.bytes]
-	return Record{Flags: r.flags, Priority: r.prio, ExpiryMs: r.expiryMs, Body: b}
+	return slot < int(c.prefix) || c.dead != nil && c.dead.has(slot)
 }
 
 // drop forgets what lives of first..last and returns the bytes of it.
-func (c *chunk) drop(first, last uint64) (freed int64) {
-	if len(c.recs) == 0 {
+func (c *chunk) drop(s *Store, first, last uint64) (freed int64) {
+	if c.slots == 0 {
 		return 0
 	}
-	from, to := 0, len(c.recs)-1
+	from, to := 0, int(c.slots)-1
 	if first > c.first {
-		from = int(min(first-c.first, uint64(len(c.recs))))
+		from = int(min(first-c.first, uint64(c.slots)))
 	}
 	if last-c.first < uint64(to) {
 		to = int(last - c.first)
 	}
-	if from <= c.prefix && to == len(c.recs)-1 { // all that is left
+	if from <= int(c.prefix) && to == int(c.slots)-1 { // all that is left
 		freed = c.liveBytes
-		c.live, c.liveBytes, c.prefix = 0, 0, len(c.recs)
+		c.live, c.liveBytes, c.prefix = 0, 0, c.slots
 		return freed
 	}
-	for slot := max(from, c.prefix); slot <= to; slot++ {
-		if c.isDead(slot) {
-			continue
-		}
-		r := &c.recs[slot]
-		freed += int64(r.bytes)
-		c.live--
-		if slot == c.prefix {
-			c.prefix++
-		} else {
-			c.kill(slot)
-		}
-		if c.own&(1<<r.block) == 0 && !c.shared {
-			c.blocks[r.block] = nil // a big body's own
-		}
+	if c.hot != nil {
+		freed = c.dropHot(s, from, to)
+	} else {
+		freed = c.dropPaged(from, to)
 	}
-	for c.dead != nil && c.prefix < len(c.recs) && c.isDead(c.prefix) {
+	for c.dead != nil && c.prefix < c.slots && c.isDead(int(c.prefix)) {
 		c.prefix++
 	}
 	c.liveBytes -= freed
-	if c.live < 0 || c.liveBytes < 0 {
+	if c.liveBytes < 0 || c.live == 0 && c.liveBytes != 0 {
 		panic(fmt.Sprintf("chunk at %d: %d messages, %d bytes live after a drop of %d..%d", c.first, c.live, c.liveBytes, first, last))
 	}
 	return freed
 }
 
-// kill marks a slot that is not next to the dead ones at the front.
+func (c *chunk) dropHot(s *Store, from, to int) (freed int64) {
+	h := c.hot
+	for slot := max(from, int(c.prefix)); slot <= to; slot++ {
+		if c.isDead(slot) {
+			continue
+		}
+		r := &h.recs[slot]
+		freed += int64(r.bytes)
+		c.live--
+		c.kill(slot)
+		if h.own&(1<<r.block) == 0 && !c.shared { // a big body's own
+			s.account(h, -int64(len(h.blocks[r.block])))
+			h.blocks[r.block] = nil
+		}
+	}
+	return freed
+}
+
+// dropPaged drops messages whose sizes are on disk: it takes them for average
+// ones. What all of the chunk frees in the end is exact.
+func (c *chunk) dropPaged(from, to int) (freed int64) {
+	before := int64(c.live)
+	for slot := max(from, int(c.prefix)); slot <= to; slot++ {
+		if !c.isDead(slot) {
+			c.live--
+			c.kill(slot)
+		}
+	}
+	if before == 0 || c.live == 0 {
+		return c.liveBytes
+	}
+	return c.liveBytes / before * (before - int64(c.live))
+}
+
+// kill marks a slot as dead.
 func (c *chunk) kill(slot int) {
-	if slot == c.prefix {
+	if slot == int(c.prefix) {
 		c.prefix++
 		return
 	}
 	if c.dead == nil {
-		c.dead = new([chunkSlots / 64]uint64)
+		c.dead = new(bitmap)
 	}
-	c.dead[slot>>6] |= 1 << (slot & 63)
+	c.dead.set(slot)
 }
 
-// reset begins a chunk anew that no reader has seen. It keeps its largest
-// block, if that is one of ours.
-func (c *chunk) reset() {
-	var keep []byte
-	if c.current >= 0 {
-		keep = c.blocks[c.current]
+// capture is the chunk as it is now, for another goroutine. It is to be
+// released if it refers to a file.
+func (c *chunk) capture() viewedChunk {
+	v := viewedChunk{first: c.first, slots: int(c.slots), prefix: int(c.prefix)}
+	if c.dead != nil {
+		d := *c.dead
+		v.dead = &d
 	}
-	clear(c.blocks)
-	*c = chunk{recs: c.recs[:0], blocks: c.blocks[:0], current: -1}
-	if keep != nil {
-		c.blocks, c.current, c.own = append(c.blocks, keep), 0, 1
+	if c.hot != nil {
+		v.recs, v.blocks = c.hot.recs[:c.slots:c.slots], c.hot.blocks
+		c.shared = true
+		return v
 	}
+	v.file, v.at, v.size = c.file, c.at, c.size
+	v.file.hold()
+	return v
 }

@@ -11,6 +11,8 @@ type queue struct {
 	waiting bool     // in the ring of drained queues
 	hint    int      // where find was successful last
 	bytes   int64    // live
+	paged   int      // chunks that are on disk only
+	reading bool     // somebody has read, at hint
 }
 
 func (q *queue) tail() *chunk {
@@ -25,7 +27,7 @@ func (q *queue) tail() *chunk {
 func (q *queue) find(seq uint64) *chunk {
 	for at := q.hint; at < min(q.hint+2, len(q.chunks)); at++ {
 		c := q.chunks[at]
-		if seq >= c.first && seq-c.first < uint64(len(c.recs)) {
+		if c.spans(seq) {
 			q.hint = at
 			return c
 		}
@@ -41,12 +43,12 @@ func (q *queue) find(seq uint64) *chunk {
 // search returns the first chunk that does not end before seq.
 func (q *queue) search(seq uint64) int {
 	if len(q.chunks) > 0 { // settling is at the front, most of the time
-		if c := q.chunks[0]; seq < c.first+uint64(len(c.recs)) {
+		if c := q.chunks[0]; seq < c.first+uint64(c.slots) {
 			return 0
 		}
 	}
 	at, _ := slices.BinarySearchFunc(q.chunks, seq, func(c *chunk, seq uint64) int {
-		if c.first+uint64(len(c.recs)) <= seq {
+		if c.first+uint64(c.slots) <= seq {
 			return -1
 		}
 		return 1

@@ -1,20 +1,51 @@
-// Package segment keeps the message bodies of one group in memory: chunks of
-// neighbouring messages per queue, copied once and freed as a whole. It does
-// not know what a body means, who may read it, or that there is a log.
+// Package segment keeps the message bodies of one group: chunks of neighbouring
+// messages per queue, copied once and freed as a whole. When the bodies of a
+// node's groups are more than a Pager's budget, it writes chunks to files and
+// lets their memory go; who wants such a message asks for it, and hears when it
+// is back. The package does not know what a body means, who may read it, or
+// that there is a log.
 package segment
+
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // Record is a message as it was put.
 type Record struct {
 	Flags, Priority uint8
 	ExpiryMs        int64
 	Body            []byte // shared and immutable; stays valid after a Drop
+	// Weight is what the Pager's weigh says of Body. Only a Scan sets it, of
+	// messages that are paged out, whose Body is nil.
+	Weight uint32
 }
 
-// Store holds the bodies of one group. It is not safe for concurrent use; a
-// View taken from it is.
+// Owner is whose Store it is. Its lock is held by whoever calls the Store, and
+// by the Pager while it works on it.
+type Owner interface {
+	sync.Locker
+	// Arrived says that messages of queue q that were asked for are in memory
+	// now. Called with the lock held; they stay until it is let go, and for a
+	// moment more.
+	Arrived(q uint64)
+	// Damaged says that a message cannot be read any more: what is on disk is
+	// not what was written. Called with the lock held.
+	Damaged(err error)
+}
+
+// Store holds the bodies of one group. It is not safe for concurrent use,
+// except for Ease; a View taken from it is.
 type Store struct {
 	queues map[uint64]*queue
 	total  int64
+
+	// What follows is for a Store that pages; without a folder all is in memory.
+	folder *Folder
+	owner  Owner
+	ring   ring         // hot chunks
+	bytes  atomic.Int64 // of their memory; changed under the owner's lock
+	closed bool
 
 	// recent is the queue of the last call: messages come in runs.
 	recent *queue
@@ -23,8 +54,28 @@ type Store struct {
 	drained drainedRing
 }
 
-// NewStore returns an empty store.
+// NewStore returns an empty store that keeps everything in memory.
 func NewStore() *Store { return &Store{queues: make(map[uint64]*queue)} }
+
+// NewStore returns an empty store that pages out to the folder.
+func (f *Folder) NewStore(owner Owner) *Store {
+	s := NewStore()
+	s.folder, s.owner = f, owner
+	s.ring.init()
+	f.pager.add(s)
+	return s
+}
+
+// Close lets go of everything. The store must not be used any more.
+func (s *Store) Close() {
+	s.closed = true
+	for id := range s.queues {
+		s.DropQueue(id)
+	}
+	if s.folder != nil {
+		s.folder.pager.remove(s)
+	}
+}
 
 // Put keeps message seq of queue q. Sequence numbers of a queue only grow: one
 // at or below the highest that was put is known already, and ignored. Bodies
@@ -51,25 +102,55 @@ func (s *Store) Put(q, seq uint64, flags, prio uint8, expiryMs int64, body []byt
 // grow begins a new tail chunk, and lets the old one go if nothing in it lives.
 func (s *Store) grow(qu *queue, seq uint64) *chunk {
 	if old := qu.tail(); old != nil && old.live == 0 {
-		s.release(old)
+		s.release(qu, old)
 		qu.chunks = qu.chunks[:len(qu.chunks)-1]
 	}
-	c := &chunk{first: seq, current: -1}
+	c := &chunk{first: seq}
+	s.heat(qu, c, &hot{current: -1})
 	qu.chunks = append(qu.chunks, c)
 	return c
 }
 
-// Get returns message seq of queue q, if it is there.
+// heat gives a chunk its part in memory.
+func (s *Store) heat(qu *queue, c *chunk, h *hot) {
+	h.chunk, h.queue = c, qu
+	c.hot = h
+	if s.folder != nil {
+		s.ring.push(h)
+	}
+}
+
+// cool takes a chunk's part in memory away.
+func (s *Store) cool(c *chunk) {
+	h := c.hot
+	s.account(h, -h.bytes)
+	if s.folder != nil {
+		s.ring.remove(h)
+	}
+	c.hot = nil
+}
+
+// account counts memory that a chunk takes or gives back.
+func (s *Store) account(h *hot, bytes int64) {
+	h.bytes += bytes
+	if s.folder != nil {
+		s.bytes.Add(bytes)
+		s.folder.pager.account(bytes)
+	}
+}
+
+// Get returns message seq of queue q, if it is there and in memory.
 func (s *Store) Get(q, seq uint64) (Record, bool) {
 	qu := s.queue(q)
 	if qu == nil {
 		return Record{}, false
 	}
 	c := qu.find(seq)
-	if c == nil || !c.alive(seq) {
+	if c == nil || c.hot == nil || !c.alive(seq) {
 		return Record{}, false
 	}
-	return c.record(seq), true
+	qu.reading = true
+	return c.hot.record(int(seq - c.first)), true
 }
 
 // Drop forgets the messages first..last of queue q. Unknown ones are ignored.
@@ -81,17 +162,17 @@ func (s *Store) Drop(q, first, last uint64) {
 	at := qu.search(first)
 	for at < len(qu.chunks) && qu.chunks[at].first <= last {
 		c := qu.chunks[at]
-		freed := c.drop(first, last)
+		freed := c.drop(s, first, last)
 		qu.bytes -= freed
 		s.total -= freed
 		switch {
 		case c.live > 0:
 			at++
-		case at == len(qu.chunks)-1: // the tail: likely to be written to again
+		case at == len(qu.chunks)-1 && !c.sealed: // the tail: likely to be written to again
 			s.drain(qu, c)
 			at++
 		default:
-			s.release(c)
+			s.release(qu, c)
 			qu.remove(at)
 		}
 	}
@@ -101,12 +182,12 @@ func (s *Store) Drop(q, first, last uint64) {
 // it begins anew in place; otherwise it goes on, and the memory of its dead
 // bodies stays with it until it is full or until many other queues have drained.
 func (s *Store) drain(qu *queue, c *chunk) {
-	if !c.shared && c.seen == 0 {
-		c.reset()
+	if !c.shared && c.hot.seen == 0 {
+		c.reset(s)
 	}
 	for _, old := range s.drained.push(qu) {
 		if t := old.tail(); t != nil && t.live == 0 {
-			s.release(t)
+			s.release(old, t)
 			old.chunks = old.chunks[:len(old.chunks)-1]
 		}
 	}
@@ -119,7 +200,7 @@ func (s *Store) DropQueue(q uint64) {
 		return
 	}
 	for _, c := range qu.chunks {
-		s.release(c)
+		s.release(qu, c)
 	}
 	s.total -= qu.bytes
 	qu.chunks, qu.bytes = nil, 0
@@ -152,21 +233,27 @@ func (s *Store) queue(q uint64) *queue {
 // freeBlocksMax bounds the blocks kept for reuse: 1 MiB a group.
 const freeBlocksMax = 4
 
-// release gives the memory of a dead chunk back. Only blocks that no Get and
-// no View has shown are written to again: a body that was handed out may still
-// be on its way to a client's socket, and only the garbage collector knows
-// when it has gone. So a follower, which never reads, recycles its blocks, and
-// a leader leaves them to the collector.
-func (s *Store) release(c *chunk) {
-	if c.shared {
-		return
-	}
-	for i, b := range c.blocks {
-		if len(s.free) < freeBlocksMax && len(b) == blockBytesMax && c.own&(1<<i) != 0 && c.seen&(1<<i) == 0 {
-			s.free = append(s.free, b)
+// release gives the memory of a dead chunk back, and its extent. Only blocks
+// that no Get and no View has shown are written to again: a body that was
+// handed out may still be on its way to a client's socket, and only the garbage
+// collector knows when it has gone. So a follower, which never reads, recycles
+// its blocks, and a leader leaves them to the collector.
+func (s *Store) release(qu *queue, c *chunk) {
+	c.gone = true
+	if h := c.hot; h != nil {
+		for i, b := range h.blocks {
+			if !c.shared && len(s.free) < freeBlocksMax && len(b) == blockBytesMax && h.own&(1<<i) != 0 && h.seen&(1<<i) == 0 {
+				s.free = append(s.free, b)
+			}
 		}
+		s.cool(c)
+	} else {
+		qu.paged--
 	}
-	c.blocks = nil
+	if c.file != nil {
+		c.file.letGo()
+		c.file = nil
+	}
 }
 
 // block returns room for at least n bytes.

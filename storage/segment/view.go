@@ -16,13 +16,17 @@ type viewedQueue struct {
 
 // viewedChunk shares a chunk's records and bodies: those are only added to,
 // beyond the lengths captured here. What is dropped later is told by prefix
-// and dead, which are copies.
+// and dead, which are copies. Of a chunk that is paged out it holds the extent.
 type viewedChunk struct {
-	first  uint64
-	recs   []rec
+	first         uint64
+	slots, prefix int
+	dead          *bitmap
+
+	recs   []rec // nil if it is paged out
 	blocks [][]byte
-	dead   *[chunkSlots / 64]uint64
-	prefix int
+
+	file     *file
+	at, size uint32
 }
 
 // View captures the store in time proportional to its chunks.
@@ -34,13 +38,7 @@ func (s *Store) View() *View {
 			if c.live == 0 {
 				continue
 			}
-			vc := viewedChunk{first: c.first, recs: c.recs[:len(c.recs):len(c.recs)], blocks: c.blocks, prefix: c.prefix}
-			if c.dead != nil {
-				d := *c.dead
-				vc.dead = &d
-			}
-			c.shared = true
-			vq.chunks = append(vq.chunks, vc)
+			vq.chunks = append(vq.chunks, c.capture())
 		}
 		v.queues = append(v.queues, vq)
 	}
@@ -57,7 +55,8 @@ func (s *Store) View() *View {
 func (v *View) Bytes() int64 { return v.bytes }
 
 // Each calls f for every live message, by queue and sequence number, until f
-// answers an error.
+// answers an error. It reads what is paged out, and answers ErrDamaged if that
+// is not what was written.
 func (v *View) Each(f func(q, seq uint64, r Record) error) error {
 	for _, q := range v.queues {
 		for i := range q.chunks {
@@ -70,16 +69,43 @@ func (v *View) Each(f func(q, seq uint64, r Record) error) error {
 }
 
 func (c *viewedChunk) each(q uint64, f func(q, seq uint64, r Record) error) error {
-	for slot := c.prefix; slot < len(c.recs); slot++ {
-		if c.dead != nil && c.dead[slot>>6]&(1<<(slot&63)) != 0 {
+	recs, blocks := c.recs, c.blocks
+	if recs == nil {
+		l, err := c.load(q)
+		if err != nil {
+			return err
+		}
+		recs, blocks = l.recs, l.blocks
+	}
+	for slot := c.prefix; slot < c.slots; slot++ {
+		if c.isDead(slot) {
 			continue
 		}
-		if err := f(q, c.first+uint64(slot), c.recs[slot].record(c.blocks)); err != nil {
+		if err := f(q, c.first+uint64(slot), recs[slot].record(blocks)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (c *viewedChunk) isDead(slot int) bool {
+	return slot < c.prefix || c.dead != nil && c.dead.has(slot)
+}
+
+// letGo lets go of the extent.
+func (c *viewedChunk) letGo() {
+	if c.file != nil {
+		c.file.letGo()
+		c.file = nil
+	}
+}
+
 // Release lets go of what the view holds. The view is empty afterwards.
-func (v *View) Release() { v.queues = nil }
+func (v *View) Release() {
+	for _, q := range v.queues {
+		for i := range q.chunks {
+			q.chunks[i].letGo()
+		}
+	}
+	v.queues = nil
+}
