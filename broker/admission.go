@@ -108,7 +108,7 @@ func (s *Shard) roomIn(q *ledQueue) room {
 	r.messages = q.rules.maxLength - waiting - max(0, ready-r.credit)
 	r.credit = max(0, r.credit-ready)
 	if q.rules.maxBytes >= 0 {
-		r.bytes = q.rules.maxBytes - s.readyBytes(q) - q.admitted.bytes
+		r.bytes = q.rules.maxBytes - q.readyBytes() - q.admitted.bytes
 	}
 	return r
 }

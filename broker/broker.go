@@ -11,6 +11,7 @@ import (
 
 	"warren/fsm/meta"
 	"warren/mq"
+	"warren/storage/segment"
 )
 
 // Broker is the broker's part of one node: its replica of the metadata, its
@@ -78,9 +79,10 @@ func New(lane Lane, o Options) *Broker {
 	return b
 }
 
-// AddShard adds this node's replica of a queue group.
-func (b *Broker) AddShard(g mq.GroupID) *Shard {
-	s := NewShard(g, b.lane, b, b.nowMs, b.slog)
+// AddShard adds this node's replica of a queue group, which pages bodies out to
+// folder; with nil they stay in memory.
+func (b *Broker) AddShard(g mq.GroupID, folder *segment.Folder) *Shard {
+	s := NewShard(g, b.lane, b, b.nowMs, folder, b.slog)
 	b.mu.Lock()
 	b.shards[g] = s
 	b.mu.Unlock()
@@ -90,8 +92,12 @@ func (b *Broker) AddShard(g mq.GroupID) *Shard {
 // RemoveShard forgets the replica of a group that this node no longer has.
 func (b *Broker) RemoveShard(g mq.GroupID) {
 	b.mu.Lock()
+	s := b.shards[g]
 	delete(b.shards, g)
 	b.mu.Unlock()
+	if s != nil {
+		s.close()
+	}
 }
 
 // Shard returns this node's replica of a group, or nil.
@@ -152,7 +158,7 @@ func (b *Broker) OpenSession(ctx context.Context, name, addr string) error {
 // began starts a run of this node: its memory's shard, and the consumers that
 // it already has (after a partition) under their new session.
 func (b *Broker) began(number uint32, session mq.SessionID) {
-	local := NewShard(mq.LocalGroup(session), b.lane, b, b.nowMs, b.slog)
+	local := NewShard(mq.LocalGroup(session), b.lane, b, b.nowMs, nil, b.slog)
 	b.mu.Lock()
 	old := b.local
 	b.number, b.session, b.local = number, session, local

@@ -3,6 +3,7 @@ package broker
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -21,6 +22,7 @@ const captureVersion = 1
 
 // captured is a shard's state at one moment.
 type captured struct {
+	shard  *Shard
 	state  []byte
 	bodies *segment.View
 }
@@ -29,7 +31,7 @@ type captured struct {
 func (s *Shard) Snapshot() (Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &captured{state: s.state.AppendTo(nil), bodies: s.bodies.View()}, nil
+	return &captured{shard: s, state: s.state.AppendTo(nil), bodies: s.bodies.View()}, nil
 }
 
 // WriteTo writes the captured state, in the background.
@@ -48,6 +50,11 @@ func (c *captured) WriteTo(w io.Writer) (n int64, err error) {
 		_, err := out.Write(r.Body)
 		return err
 	})
+	if errors.Is(err, segment.ErrDamaged) {
+		c.shard.mu.Lock()
+		pages{c.shard}.Damaged(err)
+		c.shard.mu.Unlock()
+	}
 	if err != nil {
 		return count.n, err
 	}
@@ -78,10 +85,26 @@ func (s *Shard) Restore(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	state, bodies, prioritized := queue.New(), segment.NewStore(), map[mq.QueueID]bool{}
+	state, prioritized := queue.New(), map[mq.QueueID]bool{}
 	if err := state.Restore(raw); err != nil {
 		return err
 	}
+	bodies := s.newBodies()
+	err = s.readBodies(in, state, bodies, prioritized)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		bodies.Close()
+		return err
+	}
+	s.bodies.Close()
+	s.state, s.bodies, s.prioritized, s.marked, s.damaged = state, bodies, prioritized, 0, nil
+	return nil
+}
+
+// readBodies keeps the bodies of a snapshot, as fast as they can be paged out
+// if they are more than memory may hold.
+func (s *Shard) readBodies(in *bufio.Reader, state *queue.State, bodies *segment.Store, prioritized map[mq.QueueID]bool) error {
 	for {
 		q, err := binary.ReadUvarint(in)
 		if err != nil {
@@ -90,21 +113,17 @@ func (s *Shard) Restore(r io.Reader) error {
 		if q == 0 {
 			break
 		}
-		stated, err := readBody(in, q, state, bodies)
+		stated, err := s.readBody(in, q, state, bodies)
 		if err != nil {
 			return fmt.Errorf("body in snapshot: %w", err)
 		}
 		if stated {
 			prioritized[mq.QueueID(q)] = true
 		}
+		bodies.Ease()
 	}
-	if _, err := io.Copy(io.Discard, in); err != nil { // to the end, where damage shows
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state, s.bodies, s.prioritized, s.marked = state, bodies, prioritized, 0
-	return nil
+	_, err := io.Copy(io.Discard, in) // to the end, where damage shows
+	return err
 }
 
 func readState(in *bufio.Reader) ([]byte, error) {
@@ -124,7 +143,7 @@ func readState(in *bufio.Reader) ([]byte, error) {
 
 // readBody keeps one body, if the state has it: bodies may be captured that
 // were settled a moment before. It says whether the message stated a priority.
-func readBody(in *bufio.Reader, q uint64, state *queue.State, bodies *segment.Store) (stated bool, err error) {
+func (s *Shard) readBody(in *bufio.Reader, q uint64, state *queue.State, bodies *segment.Store) (stated bool, err error) {
 	seq, err := binary.ReadUvarint(in)
 	if err != nil {
 		return false, err
@@ -150,7 +169,9 @@ func readBody(in *bufio.Reader, q uint64, state *queue.State, bodies *segment.St
 		return false, err
 	}
 	if st := state.Queue(mq.QueueID(q)); st != nil && st.Live(mq.Seq(seq)) {
+		s.mu.Lock() // which the Pager relies on; the state is not the shard's yet
 		bodies.Put(q, seq, flags, priority, expiry, body)
+		s.mu.Unlock()
 		stated = hasPriority(flags, priority)
 	}
 	return stated, nil

@@ -211,6 +211,9 @@ func (s *Shard) takeLetters(l *lead, f *flights) (batch []letter) {
 	n := 0
 	for n < len(d.waiting) && len(batch) < lettersBatch && d.room(f) {
 		x := d.waiting[n]
+		if !s.bodies.Here(uint64(x.id), uint64(x.seq)) {
+			break // woken when it is
+		}
 		n++
 		ok := l.queues[x.id] != nil
 		if ok {

@@ -11,6 +11,7 @@ import (
 	"warren/fsm/meta"
 	"warren/fsm/queue"
 	"warren/mq"
+	"warren/storage/segment"
 )
 
 // An exchange of type x-delayed-message keeps a message that asks for a delay,
@@ -42,8 +43,15 @@ func delayOf(headers mq.Table) (ms int64, ok bool) {
 	return ms, ok && ms > 0 && ms <= delayMsMax
 }
 
-// delays are the messages of a delayed exchange by when they are due: 16 bytes
-// for each.
+// delaying are the messages of a delayed exchange by when they are due: 16
+// bytes for each.
+type delaying struct {
+	heap   delays // only a list until sorted
+	known  bool   // all that was there when this leader began are in it
+	sorted bool
+}
+
+// delays are messages by when they are due, in a heap.
 type delays []delayed
 
 type delayed struct {
@@ -70,29 +78,42 @@ func (d *delays) Pop() any {
 	return x
 }
 
-// newDelays finds out when the messages of a queue are due.
-func (s *Shard) newDelays(q *ledQueue, st *queue.Queue) *delays {
-	d := make(delays, 0, st.Count())
-	for seq, ok := st.Next(1); ok; seq, ok = st.Next(seq + 1) {
-		rec := s.record(q, seq)
-		d = append(d, delayed{rec.ExpiryMs, seq})
+// add notes a message that came in.
+func (d *delaying) add(x delayed) {
+	if d.sorted {
+		heap.Push(&d.heap, x)
+		return
 	}
-	heap.Init(&d)
-	return &d
+	d.heap = append(d.heap, x)
+}
+
+// newDelays finds out when the messages of a queue are due.
+func (s *Shard) newDelays(q *ledQueue) *delaying {
+	d := &delaying{}
+	s.scan(q, func(seq mq.Seq, r *segment.Record) { d.heap = append(d.heap, delayed{r.ExpiryMs, seq}) }, &d.known)
+	return d
 }
 
 // releaseDue sends on what is due, and watches what is due next. Runs with mu
 // held.
 func (s *Shard) releaseDue(q *ledQueue, st *queue.Queue) {
 	if q.delays == nil {
-		q.delays = s.newDelays(q, st)
+		q.delays = s.newDelays(q)
+	}
+	d := q.delays
+	if !d.known {
+		return // touched when it is: they go in the order in which they are due
+	}
+	if !d.sorted {
+		heap.Init(&d.heap)
+		d.sorted = true
 	}
 	now := s.nowMs()
-	for q.delays.Len() > 0 {
-		next := (*q.delays)[0]
+	for len(d.heap) > 0 {
+		next := d.heap[0]
 		switch {
 		case !st.Live(next.seq) || q.d.Held(next.seq): // cancelled
-			heap.Pop(q.delays)
+			heap.Pop(&d.heap)
 		case next.dueMs > now:
 			s.lead.expiries.set(q, next.dueMs)
 			return
@@ -100,7 +121,7 @@ func (s *Shard) releaseDue(q *ledQueue, st *queue.Queue) {
 			s.lead.expiries.set(q, 0)
 			return
 		default:
-			heap.Pop(q.delays)
+			heap.Pop(&d.heap)
 			s.leave(q, next.seq, delayOver)
 		}
 	}
@@ -182,13 +203,23 @@ func (s *Shard) listDelayed(a asked, rec *meta.Queue, p *parser) {
 		a.fail(errFrame)
 		return
 	}
+	q := s.queue(rec)
 	var out []byte
-	if st := s.state.Queue(rec.ID); st != nil {
-		q := s.queue(rec)
-		n := 0
+	n := 0
+	s.list(q, a, func() bool {
+		st := s.state.Queue(rec.ID)
+		if st == nil {
+			a.ok(out)
+			return true
+		}
 		for seq, ok := st.Next(from); ok && n < delayedShownMax; seq, ok = st.Next(seq + 1) {
+			from = seq + 1
 			if q.d.Held(seq) {
 				continue
+			}
+			if !s.bodies.Here(uint64(q.id), uint64(seq)) {
+				from = seq
+				return false
 			}
 			n++
 			r := s.record(q, seq)
@@ -197,8 +228,9 @@ func (s *Shard) listDelayed(a asked, rec *meta.Queue, p *parser) {
 			out = appendBytes(appendBytes(out, c.Exchange()), c.RoutingKey())
 			out = appendUint(out, uint64(len(c.Body())))
 		}
-	}
-	a.ok(out)
+		a.ok(out)
+		return true
+	})
 }
 
 // CancelDelayed takes a message out of a delayed exchange, for good, and says

@@ -84,7 +84,11 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 	s.reserve(q, st)
 	s.answerGets(q, st)
 	now := s.nowMs()
+	paged := s.bodies.Paged(uint64(q.id))
 	for q.d.Withdrawn() < withdrawnMax { // or rejections that cannot arrive anywhere pile up
+		if paged && q.d.Able() && !s.headHere(q, st) {
+			break // touched when it is
+		}
 		seq, k, noAck, redelivered, ok := q.d.Next(st, st.HighWater())
 		if !ok {
 			break
@@ -111,8 +115,8 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 	}
 }
 
-// record is the message at seq. The state machine says that it is live, so a
-// missing body means that this replica is broken.
+// record is the message at seq, which headHere has seen to. The state machine
+// says that it is live, so a missing body means that this replica is broken.
 func (s *Shard) record(q *ledQueue, seq mq.Seq) segment.Record {
 	rec, ok := s.bodies.Get(uint64(q.id), uint64(seq))
 	if !ok {
@@ -156,6 +160,9 @@ func (s *Shard) answerGets(q *ledQueue, st *queue.Queue) {
 		var seq mq.Seq
 		var redelivered, ok bool
 		if st != nil {
+			if s.bodies.Paged(uint64(q.id)) && !s.headHere(q, st) {
+				break // touched when it is
+			}
 			seq, redelivered, ok = q.d.Take(st, st.HighWater(), g.key, g.noAck)
 		}
 		if !ok && s.stat(q.id).Ready > 0 {

@@ -102,15 +102,16 @@ func (s *Shard) expireHeads(q *ledQueue, st *queue.Queue, nowMs int64, able bool
 			q.mayExpire = ready || st.Count() > 0
 			break
 		}
-		rec := s.record(q, seq)
-		if expired(rec.ExpiryMs, nowMs, !able) {
+		expiryMs, known := s.bodies.Expiry(uint64(q.id), uint64(seq))
+		if known && expired(expiryMs, nowMs, !able) {
 			s.leave(q, seq, timedOut)
-			over.less(&rec)
+			over.less(q, seq)
 			rank = at
 			continue
 		}
-		if rec.ExpiryMs > 0 && (soonestMs == 0 || rec.ExpiryMs < soonestMs) {
-			soonestMs = rec.ExpiryMs
+		// One that is not known is on disk: the queue is touched when it is here.
+		if known && expiryMs > 0 && (soonestMs == 0 || expiryMs < soonestMs) {
+			soonestMs = expiryMs
 		}
 		ready, rank = true, at+1
 	}
@@ -124,9 +125,8 @@ func (s *Shard) dropHead(q *ledQueue, st *queue.Queue, over *excess) bool {
 	if !ok || q.d.Withdrawn() >= withdrawnMax {
 		return false
 	}
-	rec := s.record(q, seq)
 	s.leave(q, seq, tooMany)
-	over.less(&rec)
+	over.less(q, seq)
 	return true
 }
 
@@ -146,10 +146,10 @@ func (s *Shard) findDue() {
 		if rec == nil {
 			continue
 		}
-		r, _ := s.bodies.Get(uint64(id), uint64(seq))
+		expiryMs, known := s.bodies.Expiry(uint64(id), uint64(seq))
 		// With priorities there are other heads than the lowest seq.
 		heads := s.prioritized[id] && rankingOf(rec).max > 0
-		if r.ExpiryMs != 0 || rulesOf(rec).dropsHead() || heads || rec.Keeper != meta.NoKeeper || st.Noted() {
+		if !known || expiryMs != 0 || rulesOf(rec).dropsHead() || heads || rec.Keeper != meta.NoKeeper || st.Noted() {
 			s.queue(rec)
 		}
 	}

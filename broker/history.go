@@ -9,6 +9,7 @@ import (
 	"warren/fsm/meta"
 	"warren/fsm/queue"
 	"warren/mq"
+	"warren/storage/segment"
 )
 
 // An exchange of type x-recent-history is a fanout that keeps copies of its
@@ -62,19 +63,27 @@ func (s *Shard) listRecent(a asked, rec *meta.Queue) {
 			seqs = append(seqs, seq)
 		}
 	}
-	size, n := 0, 0
-	for ; n < len(seqs); n++ {
-		rec := s.record(q, seqs[len(seqs)-1-n])
-		if size += len(rec.Body); size > historyBytesMax {
-			break
+	slices.Reverse(seqs)
+	var recent []segment.Record // the latest first
+	size := 0
+	s.list(q, a, func() bool {
+		for ; len(seqs) > 0 && size <= historyBytesMax; seqs = seqs[1:] {
+			if !s.bodies.Here(uint64(q.id), uint64(seqs[0])) {
+				return false
+			}
+			if r, ok := s.bodies.Get(uint64(q.id), uint64(seqs[0])); ok { // not gone meanwhile
+				if size += len(r.Body); size <= historyBytesMax {
+					recent = append(recent, r)
+				}
+			}
 		}
-	}
-	out := make([]byte, 0, min(size, historyBytesMax)+n*16)
-	for _, seq := range seqs[len(seqs)-n:] {
-		rec := s.record(q, seq)
-		out = appendBytes(append(out, rec.Flags, rec.Priority), rec.Body)
-	}
-	a.ok(out)
+		out := make([]byte, 0, min(size, historyBytesMax)+len(recent)*16)
+		for _, r := range slices.Backward(recent) {
+			out = appendBytes(append(out, r.Flags, r.Priority), r.Body)
+		}
+		a.ok(out)
+		return true
+	})
 }
 
 // replay publishes the latest messages of an exchange to what has just been

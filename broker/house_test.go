@@ -11,6 +11,8 @@ import (
 
 	"warren/fsm/meta"
 	"warren/mq"
+	"warren/storage/segment"
+	"warren/storage/vfs"
 )
 
 // house is a cluster in memory: real brokers, lanes that are queues, and logs
@@ -27,6 +29,8 @@ type houseNode struct {
 	id    mq.NodeID
 	house *house
 	work  sync.WaitGroup
+	pager *segment.Pager // nil: bodies stay in memory
+	disk  *vfs.Mem       // of pager
 
 	mu     sync.Mutex
 	cond   *sync.Cond
@@ -40,6 +44,18 @@ type houseFrame struct {
 	from  mq.NodeID
 	frame []byte
 	do    func()
+}
+
+// folder is where a group's bodies are paged out to.
+func (n *houseNode) folder(t *testing.T, g mq.GroupID) *segment.Folder {
+	if n.pager == nil {
+		return nil
+	}
+	f, err := n.pager.Folder(fmt.Sprintf("/groups/%d/segments", g))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 func (n *houseNode) Self() mq.NodeID { return n.id }
@@ -206,11 +222,23 @@ func (h *house) lead(g mq.GroupID, to *houseNode) {
 // group g led by node (g-1) mod n.
 func newHouse(t *testing.T, n, groups int) *house {
 	t.Helper()
+	return newPagedHouse(t, n, groups, 0)
+}
+
+// newPagedHouse is newHouse with nodes that keep no more than bodyMemory bytes
+// of bodies in memory; 0 means all.
+func newPagedHouse(t *testing.T, n, groups int, bodyMemory int64) *house {
+	t.Helper()
 	h := &house{t: t, groups: map[mq.GroupID]*houseLog{}}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	for i := range n {
 		node := &houseNode{id: mq.NodeID(fmt.Sprintf("node%d", i+1)), house: h, linked: map[mq.NodeID]bool{}}
 		node.cond = sync.NewCond(&node.mu)
+		if bodyMemory > 0 {
+			node.disk = vfs.NewMem()
+			node.pager = segment.NewPager(node.disk, bodyMemory, BodySense(), log)
+			t.Cleanup(node.pager.Close)
+		}
 		node.Broker = New(node, Options{NowMs: func() int64 { return time.Now().UnixMilli() }, Log: log.With("node", node.id)})
 		h.nodes = append(h.nodes, node)
 	}
@@ -229,7 +257,7 @@ func newHouse(t *testing.T, n, groups int) *house {
 			if g == metaGroup {
 				n.Metadata().Start(houseSeat{h.groups[g], n})
 			} else {
-				n.AddShard(g).Start(houseSeat{h.groups[g], n})
+				n.AddShard(g, n.folder(t, g)).Start(houseSeat{h.groups[g], n})
 			}
 		}
 	}

@@ -139,6 +139,7 @@ func (s *Shard) dispatchKept(q *ledQueue, st *queue.Queue) {
 	case meta.KeepsRecent:
 		s.forgetOld(q, st)
 	}
+	q.goOnListing()
 	s.settleDropped(q)
 }
 

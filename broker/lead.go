@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"container/heap"
 	"time"
 
 	"warren/broker/dispatch"
@@ -55,37 +54,36 @@ type lead struct {
 
 // ledQueue is one queue under its leader.
 type ledQueue struct {
-	id      mq.QueueID
-	rec     *meta.Queue
-	d       *dispatch.Queue
-	rules   rules
-	ranking ranking
-	asked   mq.Seq // delivered high-water mark proposed so far
-	gets    []getRequest
-	dirty   bool
-	left    bool       // an auto-delete queue that consumers have left since one came
-	unused  bool       // it is being deleted, for that or by a client with a condition
-	heldUp  bool       // no message may come in: see removal
-	dropped []seqRange // handed out without ack, expired or too many: to be settled by the leader
-	// bodyBytes is the size of all bodies in the queue; kept only if the queue
-	// has a limit in bytes.
-	bodyBytes int64
-	admitted  admitted // and not applied yet; kept only if the queue refuses
-	room      room     // scratch of decide
+	id       mq.QueueID
+	rec      *meta.Queue
+	d        *dispatch.Queue
+	rules    rules
+	ranking  ranking
+	asked    mq.Seq // delivered high-water mark proposed so far
+	gets     []getRequest
+	dirty    bool
+	left     bool       // an auto-delete queue that consumers have left since one came
+	unused   bool       // it is being deleted, for that or by a client with a condition
+	heldUp   bool       // no message may come in: see removal
+	dropped  []seqRange // handed out without ack, expired or too many: to be settled by the leader
+	weights  *weights   // nil if the queue has no limit in bytes
+	admitted admitted   // and not applied yet; kept only if the queue refuses
+	room     room       // scratch of decide
 	// returning are messages whose return is not committed yet, and what it
 	// makes of their counts; nil unless the queue counts.
 	returning map[mq.Seq]queue.Returned
 	// mayExpire is false only if no message in the queue has an expiry.
 	mayExpire bool
-	delays    *delays // of a delayed exchange's messages; nil until they were looked at
+	delays    *delaying // of a delayed exchange's messages; nil until they were looked at
 	cancels   map[mq.Seq]asked
-	waits     *waits // messages that are held back before they are tried again; nil if none ever were
-	retryMs   int64  // when the first of them is due
-	headMs    int64  // when the head expires, if it is watched
-	leaseMs   int64  // when a queue with x-expires has not been used for so long, while that runs
-	used      bool   // it has had a consumer since leaseMs was set
-	dueMs     int64  // the first of the three, while the queue is in expiries
-	expiryAt  int    // its place there
+	listings  []listing // at most listingsMax
+	waits     *waits    // messages that are held back before they are tried again; nil if none ever were
+	retryMs   int64     // when the first of them is due
+	headMs    int64     // when the head expires, if it is watched
+	leaseMs   int64     // when a queue with x-expires has not been used for so long, while that runs
+	used      bool      // it has had a consumer since leaseMs was set
+	dueMs     int64     // the first of the three, while the queue is in expiries
+	expiryAt  int       // its place there
 	// shortest is the least patience of its consumers that have one, and overdue
 	// is set while one of them may hold something. nil and 0 if none has.
 	shortest uint32
@@ -153,6 +151,9 @@ func (s *Shard) Follow() {
 		}
 		for _, a := range q.cancels {
 			a.notLead()
+		}
+		for i := range q.listings {
+			q.listings[i].asked.notLead()
 		}
 	}
 	s.slog.Info("no longer leading", "term", l.term)
@@ -258,9 +259,9 @@ func (s *Shard) queue(rec *meta.Queue) *ledQueue {
 	}
 	q := &ledQueue{id: rec.ID, rec: rec, rules: rulesOf(rec), ranking: rankingOf(rec)}
 	q.d = s.dispatcher(q)
+	q.weights = s.newWeights(q)
 	if st := s.state.Queue(rec.ID); st != nil {
 		q.mayExpire = st.Count() > 0 // nobody has looked
-		q.bodyBytes = s.bodyBytes(q, st)
 		s.rankAll(q, st)
 		// What an earlier leader may have handed out is told as redelivered.
 		q.d.OpenAt(st.HighWater())
@@ -298,7 +299,7 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 			q.d.Enqueued(m.Seq, q.ranking.rank(m.Flags, m.Priority))
 		}
 		if q.delays != nil {
-			heap.Push(q.delays, delayed{m.ExpiryMs, m.Seq})
+			q.delays.add(delayed{m.ExpiryMs, m.Seq})
 		}
 		if m.Buried {
 			s.takeOut(q, m.Seq, tooMany)
@@ -355,7 +356,10 @@ func (s *Shard) forgetQueue(id mq.QueueID) {
 	for _, a := range q.cancels {
 		a.fail(meta.NoExchange(q.rec.VHost, q.rec.Name))
 	}
-	q.gets, q.cancels = nil, nil
+	for i := range q.listings {
+		q.listings[i].asked.fail(meta.NoExchange(q.rec.VHost, q.rec.Name))
+	}
+	q.gets, q.cancels, q.listings = nil, nil, nil
 }
 
 // result gathers the answer to one batch for the node that sent it.

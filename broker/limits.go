@@ -4,7 +4,6 @@ import (
 	"warren/fsm/meta"
 	"warren/fsm/queue"
 	"warren/mq"
-	"warren/storage/segment"
 )
 
 // rules are what a queue's arguments and policies say of how messages leave it without
@@ -62,9 +61,11 @@ type excess struct{ messages, bytes int64 }
 func (e excess) any() bool { return e.messages > 0 || e.bytes > 0 }
 
 // less takes one message off.
-func (e *excess) less(rec *segment.Record) {
+func (e *excess) less(q *ledQueue, seq mq.Seq) {
 	e.messages--
-	e.bytes -= bodySize(rec.Body)
+	if q.weights != nil {
+		e.bytes -= q.weights.of(seq)
+	}
 }
 
 // excess compares what is ready with the queue's limits, if its head is to be
@@ -76,58 +77,22 @@ func (s *Shard) excess(q *ledQueue, st *queue.Queue) (e excess) {
 	if q.rules.maxLength >= 0 {
 		e.messages = int64(st.Count()) - int64(q.d.Unacked()) - q.rules.maxLength
 	}
-	if q.rules.maxBytes >= 0 && q.bodyBytes > q.rules.maxBytes {
-		e.bytes = s.readyBytes(q) - q.rules.maxBytes
+	if w := q.weights; w != nil && w.known && w.total > q.rules.maxBytes {
+		e.bytes = q.readyBytes() - q.rules.maxBytes
 	}
 	return e
 }
 
 // readyBytes is the size of the bodies that are ready, of a queue with a limit
 // in bytes; what is checked out does not count (RabbitMQ, "Queue Length
-// Limit"). Runs with mu held.
-func (s *Shard) readyBytes(q *ledQueue) int64 {
-	n := q.bodyBytes
+// Limit").
+func (q *ledQueue) readyBytes() int64 {
+	n := q.weights.total
 	for _, seq := range q.d.HeldSeqs() {
-		if rec, ok := s.bodies.Get(uint64(q.id), uint64(seq)); ok {
-			n -= bodySize(rec.Body)
-		}
+		n -= q.weights.of(seq)
 	}
 	return n
 }
 
 // bodySize is the size of the body in a stored message.
 func bodySize(content []byte) int64 { return int64(len(mq.Content(content).Body())) }
-
-// bodyBytes adds up the bodies in a queue that has a limit in bytes.
-func (s *Shard) bodyBytes(q *ledQueue, st *queue.Queue) (n int64) {
-	if q.rules.maxBytes < 0 {
-		return 0
-	}
-	for seq, ok := st.Next(1); ok; seq, ok = st.Next(seq + 1) {
-		rec := s.record(q, seq)
-		n += bodySize(rec.Body)
-	}
-	return n
-}
-
-// weigh keeps bodyBytes of the queues that have a limit in bytes. It runs when
-// an entry's new bodies are kept, and those that it settled are still there.
-func (l *lead) weigh(s *Shard, fx *queue.Effects) {
-	for i := range fx.Enqueued {
-		m := &fx.Enqueued[i]
-		if q := l.queues[m.Queue]; q != nil && q.rules.maxBytes >= 0 {
-			q.bodyBytes += bodySize(m.Content)
-		}
-	}
-	for _, r := range fx.Settled {
-		q := l.queues[r.Queue]
-		if q == nil || q.rules.maxBytes < 0 {
-			continue
-		}
-		for seq := r.First; seq <= r.Last; seq++ {
-			if rec, ok := s.bodies.Get(uint64(r.Queue), uint64(seq)); ok {
-				q.bodyBytes -= bodySize(rec.Body)
-			}
-		}
-	}
-}

@@ -100,7 +100,7 @@ func TestConsumerGetsWhatALimitWouldDrop(t *testing.T) {
 const linkFits = 1900
 
 func TestDeletionEndsItsEntry(t *testing.T) {
-	s := NewShard(1, nil, nil, func() int64 { return 0 }, slog.New(slog.DiscardHandler))
+	s := NewShard(1, nil, nil, func() int64 { return 0 }, nil, slog.New(slog.DiscardHandler))
 	l := &lead{}
 	s.lead = l
 	p := &l.proposer

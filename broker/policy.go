@@ -213,7 +213,7 @@ func (s *Shard) queueChanged(rec *meta.Queue) {
 		}
 		return
 	}
-	weighed, expiredMs := q.rules.maxBytes >= 0, q.rules.expiresMs
+	expiredMs := q.rules.expiresMs
 	q.rec, q.rules = rec, rulesOf(rec)
 	switch now := q.rules.expiresMs; {
 	case now < 0:
@@ -222,10 +222,10 @@ func (s *Shard) queueChanged(rec *meta.Queue) {
 		s.renew(q)
 	}
 	switch {
-	case st == nil:
-		q.bodyBytes = 0
-	case !weighed: // nobody has kept count; this reads every body once
-		q.bodyBytes = s.bodyBytes(q, st)
+	case q.rules.maxBytes < 0:
+		q.weights = nil
+	case q.weights == nil: // nobody has kept count
+		q.weights = s.newWeights(q)
 	}
 	s.lead.touch(q)
 }

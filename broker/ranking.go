@@ -68,8 +68,8 @@ func (s *Shard) dispatcher(q *ledQueue) *dispatch.Queue {
 	return dispatch.NewRanked(singleActive(q.rec), dispatch.Ranks{
 		N: int(q.ranking.max) + 1, Usual: usual,
 		Of: func(seq mq.Seq) uint8 {
-			if rec, ok := s.bodies.Get(uint64(q.id), uint64(seq)); ok {
-				return q.ranking.rank(rec.Flags, rec.Priority)
+			if flags, priority, ok := s.bodies.Mark(uint64(q.id), uint64(seq)); ok {
+				return q.ranking.rank(flags, priority)
 			}
 			return usual // gone, so it is never looked for
 		},
@@ -84,8 +84,8 @@ func (s *Shard) rankAll(q *ledQueue, st *queue.Queue) {
 	}
 	if s.prioritized[q.id] {
 		for seq, ok := st.Next(1); ok; seq, ok = st.Next(seq + 1) {
-			rec := s.record(q, seq)
-			q.d.Enqueued(seq, q.ranking.rank(rec.Flags, rec.Priority))
+			flags, priority, _ := s.bodies.Mark(uint64(q.id), uint64(seq))
+			q.d.Enqueued(seq, q.ranking.rank(flags, priority))
 		}
 	}
 	q.d.Enqueued(st.Last(), q.ranking.rank(0, 0)) // all up to here, if none was named

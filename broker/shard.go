@@ -36,7 +36,8 @@ type Shard struct {
 	topics Topics
 	slog   *slog.Logger
 	nowMs  func() int64
-	ready  chan struct{} // closed once log is set
+	ready  chan struct{}   // closed once log is set
+	folder *segment.Folder // where bodies are paged out to; nil if they stay in memory
 
 	mu      sync.Mutex // held for one batch of entries or one frame, never over I/O
 	log     Log
@@ -52,6 +53,7 @@ type Shard struct {
 	// neither.
 	prioritized map[mq.QueueID]bool
 	marked      mq.QueueID // the one that was added last: messages come in runs
+	damaged     error      // a message on this node's disk cannot be read
 }
 
 // ShardStats counts what a shard did as a leader.
@@ -62,13 +64,16 @@ type ShardStats struct {
 	DeadLettered                                                 uint64 // taken by the queues that they went to
 }
 
-// NewShard returns a shard with no messages and no log; Start gives it one.
-func NewShard(g mq.GroupID, lane Lane, topics Topics, nowMs func() int64, log *slog.Logger) *Shard {
-	return &Shard{
-		group: g, lane: lane, topics: topics, nowMs: nowMs, ready: make(chan struct{}),
+// NewShard returns a shard with no messages and no log; Start gives it one. It
+// pages bodies out to folder, if that is not nil.
+func NewShard(g mq.GroupID, lane Lane, topics Topics, nowMs func() int64, folder *segment.Folder, log *slog.Logger) *Shard {
+	s := &Shard{
+		group: g, lane: lane, topics: topics, nowMs: nowMs, folder: folder, ready: make(chan struct{}),
 		slog:  log.With("group", uint64(g)),
-		state: queue.New(), bodies: segment.NewStore(), prioritized: map[mq.QueueID]bool{},
+		state: queue.New(), prioritized: map[mq.QueueID]bool{},
 	}
+	s.bodies = s.newBodies()
+	return s
 }
 
 // Start gives the shard its log. Entries may be applied before it.
@@ -115,7 +120,7 @@ func (s *Shard) keepBodies() {
 		}
 	}
 	if s.lead != nil {
-		s.lead.weigh(s, &s.fx)
+		s.lead.weigh(&s.fx)
 	}
 	for i := range s.fx.Settled {
 		r := &s.fx.Settled[i]

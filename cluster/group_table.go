@@ -122,6 +122,12 @@ func (c *Cluster) OpenGroup(gid uint64, m Machine, o GroupOptions) (*Group, erro
 	return g, nil
 }
 
+// GroupDir is the folder of a group in the data directory, for what its Machine
+// keeps there next to what the cluster does.
+func (c *Cluster) GroupDir(gid uint64) string {
+	return groupDir(filepath.Join(c.cfg.DataDir, groupsDir), gid)
+}
+
 // HasGroup reports whether the data directory has state of a group.
 func (c *Cluster) HasGroup(gid uint64) bool {
 	return hasGroup(filepath.Join(c.cfg.DataDir, groupsDir), gid)

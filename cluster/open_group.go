@@ -122,7 +122,7 @@ func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o Gro
 }
 
 func openStores(seat groupSeat, gid uint64, meta bool, log *slog.Logger) (*groupStores, error) {
-	dir := filepath.Join(seat.dir, fmt.Sprintf("%08x", gid))
+	dir := groupDir(seat.dir, gid)
 	fs := vfs.OS{}
 	if err := fs.MkdirAll(dir); err != nil {
 		return nil, err
@@ -196,9 +196,12 @@ func (s *groupStores) check() error {
 	return err
 }
 
+// groupDir is the folder of a group, in the folder of all groups.
+func groupDir(dir string, gid uint64) string { return filepath.Join(dir, fmt.Sprintf("%08x", gid)) }
+
 // hasGroup reports whether dir holds state of group gid.
 func hasGroup(dir string, gid uint64) bool {
-	dir = filepath.Join(dir, fmt.Sprintf("%08x", gid))
+	dir = groupDir(dir, gid)
 	return exists(filepath.Join(dir, logFile)) || exists(filepath.Join(dir, stableFile))
 }
 

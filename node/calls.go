@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"warren/cluster"
 	"warren/mq"
@@ -34,6 +35,9 @@ func (g *groups) onApplied(_ context.Context, _ string, req []byte) ([]byte, err
 	group := g.get(mq.GroupID(binary.BigEndian.Uint64(req)))
 	if group == nil {
 		return nil, errors.New("no replica of that group here")
+	}
+	if err := g.damage(mq.GroupID(group.ID())); err != nil {
+		return nil, fmt.Errorf("the replica of group %d here is damaged: %w", group.ID(), err)
 	}
 	return binary.BigEndian.AppendUint64(nil, group.AppliedIndex()), nil
 }

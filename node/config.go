@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"regexp"
 	"strconv"
@@ -81,6 +82,12 @@ type Config struct {
 	// twentieth of the disk, whichever is less.
 	DiskFreeLimitBytes uint64
 
+	// BodyMemoryBytes is how much memory the bodies of messages in durable queues
+	// may take; of more, the oldest are paged out to DataDir. Default: 0, which
+	// stands for a quarter of this machine's memory, or of what its control group
+	// may use.
+	BodyMemoryBytes uint64
+
 	// DefaultUser is the user that a new cluster starts with. Default: guest.
 	DefaultUser string
 	// DefaultPass is DefaultUser's password in a new cluster. Default: guest.
@@ -99,6 +106,9 @@ const (
 	frameMaxFloor      = 8192     // AMQP clients may rely on RabbitMQ's floor
 	frameMaxCeiling    = 16 << 20 // one frame is one read buffer
 	messageBytesMax    = 512 << 20
+	bodyMemoryFloor    = 1 << 20
+	bodyMemoryShare    = 4         // of the memory that there is
+	bodyMemoryUnknown  = 512 << 20 // if nobody knows how much there is
 	bootstrapExpectMax = 64
 	groupsMax          = 1024
 	joinMax            = 256
@@ -138,6 +148,17 @@ func (c *Config) GroupCount() int {
 		return c.Groups
 	}
 	return max(2, 2*c.BootstrapExpect)
+}
+
+// BodyMemory is BodyMemoryBytes, or what its default works out to.
+func (c *Config) BodyMemory() int64 {
+	if c.BodyMemoryBytes > 0 {
+		return int64(c.BodyMemoryBytes)
+	}
+	if total := memoryTotal(); total > 0 {
+		return max(bodyMemoryFloor, int64(total/bodyMemoryShare))
+	}
+	return bodyMemoryUnknown
 }
 
 // Validate reports everything that is wrong with c, each in words of its own.
@@ -234,6 +255,9 @@ func (c *Config) clientErrors() (errs []error) {
 	}
 	if c.DefaultVHost == "" || len(c.DefaultVHost) > 255 {
 		errs = append(errs, errors.New("default vhost: must be 1 to 255 bytes"))
+	}
+	if c.BodyMemoryBytes != 0 && c.BodyMemoryBytes < bodyMemoryFloor || c.BodyMemoryBytes > math.MaxInt64/2 {
+		errs = append(errs, fmt.Errorf("body memory %d: must be 0 or at least %d bytes", c.BodyMemoryBytes, bodyMemoryFloor))
 	}
 	if !(c.MemoryHighWatermark >= 0 && c.MemoryHighWatermark <= 1) {
 		errs = append(errs, fmt.Errorf("memory high watermark %v: must be 0 to 1", c.MemoryHighWatermark))

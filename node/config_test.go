@@ -35,6 +35,7 @@ func TestValidateSaysWhatIsWrong(t *testing.T) {
 		{"small frames", func(c *Config) { c.FrameMax = 4096 }, "frame max 4096"},
 		{"no channels", func(c *Config) { c.ChannelMax = 0 }, "channel max"},
 		{"huge messages", func(c *Config) { c.MaxMessageBytes = 1 << 40 }, "max message size"},
+		{"little body memory", func(c *Config) { c.BodyMemoryBytes = 1000 }, "body memory 1000: must be 0 or at least 1048576"},
 		{"no user", func(c *Config) { c.DefaultUser = "" }, "default user"},
 		{"no vhost", func(c *Config) { c.DefaultVHost = "" }, "default vhost"},
 	} {

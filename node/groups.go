@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -14,10 +15,13 @@ import (
 	"warren/cluster/placement"
 	"warren/fsm/meta"
 	"warren/mq"
+	"warren/storage/segment"
 )
 
 const (
 	metaGroup mq.GroupID = 0
+	// segmentsDir is where a group's bodies are paged out to, in its folder.
+	segmentsDir = "segments"
 	// replication is how many nodes hold a queue group.
 	replication = 3
 	// Waits before a group that could not be opened is tried again: the first,
@@ -31,6 +35,7 @@ const (
 type groups struct {
 	cluster *cluster.Cluster
 	broker  *broker.Broker
+	pager   *segment.Pager
 	slog    *slog.Logger
 	formed  cluster.Formation // set by begin, before anything else runs
 
@@ -49,9 +54,9 @@ type openFailure struct {
 	next time.Time
 }
 
-func newGroups(c *cluster.Cluster, b *broker.Broker, log *slog.Logger) *groups {
+func newGroups(c *cluster.Cluster, b *broker.Broker, p *segment.Pager, log *slog.Logger) *groups {
 	return &groups{
-		cluster: c, broker: b, slog: log,
+		cluster: c, broker: b, pager: p, slog: log,
 		open: map[mq.GroupID]*cluster.Group{}, failures: map[mq.GroupID]openFailure{}, led: map[uint64]ledSince{},
 	}
 }
@@ -130,7 +135,11 @@ func (g *groups) tryOpen(id mq.GroupID, now time.Time) {
 }
 
 func (g *groups) openOne(id mq.GroupID) (*cluster.Group, error) {
-	s := g.broker.AddShard(id)
+	folder, err := g.pager.Folder(filepath.Join(g.cluster.GroupDir(uint64(id)), segmentsDir))
+	if err != nil {
+		return nil, err
+	}
+	s := g.broker.AddShard(id, folder)
 	group, err := g.cluster.OpenGroup(uint64(id), shardMachine{s}, cluster.GroupOptions{Bootstrap: g.bootstrap(id)})
 	if err != nil {
 		g.broker.RemoveShard(id)

@@ -49,13 +49,36 @@ func (g *groups) balance(ctx context.Context) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, transferMax)
-		err := group.TransferTo(ctx, m.To)
+		_, err := g.askApplied(ctx, m.To, group.ID()) // which a damaged replica does not answer
+		if err == nil {
+			err = group.TransferTo(ctx, m.To)
+		}
 		cancel()
 		if err != nil && !errors.Is(err, cluster.ErrTransferTried) {
 			g.slog.Info("leadership not handed over", "group", m.Group, "to", m.To, "err", err)
 		}
 		return
 	}
+}
+
+// abdicate hands over the leaderships of replicas that have lost a message.
+// They go on until somebody else leads: most messages they still have.
+func (g *groups) abdicate(ctx context.Context) {
+	for _, group := range g.all() {
+		if _, leading := group.Leading(); leading && g.damage(mq.GroupID(group.ID())) != nil {
+			ctx, cancel := context.WithTimeout(ctx, transferMax)
+			g.handOverOne(ctx, group)
+			cancel()
+		}
+	}
+}
+
+// damage is why this node's replica of a group should not lead.
+func (g *groups) damage(id mq.GroupID) error {
+	if s := g.broker.Shard(id); s != nil {
+		return s.Damaged()
+	}
+	return nil
 }
 
 // handOver offers every leadership to another node before this one stops, to

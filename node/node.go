@@ -17,6 +17,8 @@ import (
 	"warren/fsm/meta"
 	"warren/management"
 	"warren/storage/raftlog"
+	"warren/storage/segment"
+	"warren/storage/vfs"
 )
 
 // Version is what the node tells clients and metrics.
@@ -42,6 +44,7 @@ type Node struct {
 	cluster *cluster.Cluster
 	broker  *broker.Broker
 	groups  *groups
+	pager   *segment.Pager
 	amqp    *amqp.Server
 	started time.Time
 	secret  string // of openControl
@@ -94,7 +97,8 @@ func build(cfg Config, log *slog.Logger) (*Node, error) {
 		Log:           n.slog,
 	})
 	n.alarm, n.lookAtAlarms = newAlarm(&cfg), make(chan struct{}, 1)
-	n.groups = newGroups(c, n.broker, n.slog)
+	n.pager = segment.NewPager(vfs.OS{}, cfg.BodyMemory(), broker.BodySense(), n.slog)
+	n.groups = newGroups(c, n.broker, n.pager, n.slog)
 	n.amqp = amqp.New(door{n.broker}, amqp.Config{
 		Product: "Warren", Version: Version, ClusterName: cfg.ClusterName,
 		FrameMax: cfg.FrameMax, ChannelMax: cfg.ChannelMax, Heartbeat: heartbeat(cfg.HeartbeatSeconds),
@@ -250,6 +254,7 @@ func within(d time.Duration) context.Context {
 
 func (n *Node) closeCluster() {
 	n.noted("cluster", n.cluster.Close(within(closeWait)))
+	n.pager.Close()
 }
 
 // firstMetadata is what a new cluster starts with.
@@ -309,6 +314,7 @@ func (n *Node) tend(ctx context.Context) {
 			n.grumble("ending dead sessions", n.groups.endDead(ctx))
 			n.grumble("placing groups", n.groups.place(ctx))
 			n.grumble("changing a group's members", n.groups.follow(ctx))
+			n.groups.abdicate(ctx)
 			n.groups.balance(ctx)
 		case <-ctx.Done():
 			return

@@ -42,6 +42,9 @@ func (n *Node) Ready() error {
 		return fmt.Errorf("group %d is not open yet", g.ID)
 	}
 	for _, g := range n.groups.all() {
+		if err := n.groups.damage(mq.GroupID(g.ID())); err != nil {
+			return fmt.Errorf("group %d: this replica is damaged: %w", g.ID(), err)
+		}
 		if _, _, ok := g.Leader(); !ok {
 			return fmt.Errorf("group %d has no leader", g.ID())
 		}

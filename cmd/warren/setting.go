@@ -52,6 +52,7 @@ func settings() []setting {
 		{"vm_memory_high_watermark.relative", []string{"WARREN_VM_MEMORY_HIGH_WATERMARK"}, "", "", setMemoryShare},
 		{"vm_memory_high_watermark.absolute", nil, "", "", size(func(c *node.Config) *uint64 { return &c.MemoryHighWatermarkBytes })},
 		{"disk_free_limit.absolute", []string{"WARREN_DISK_FREE_LIMIT"}, "", "", size(func(c *node.Config) *uint64 { return &c.DiskFreeLimitBytes })},
+		{"body_memory", []string{"WARREN_BODY_MEMORY"}, "body-memory", "`size` of the messages of durable queues in memory, the rest is on disk (default a quarter of the memory)", size(func(c *node.Config) *uint64 { return &c.BodyMemoryBytes })},
 		{"default_user", []string{"RABBITMQ_DEFAULT_USER", "WARREN_DEFAULT_USER"}, "", "", text(func(c *node.Config) *string { return &c.DefaultUser })},
 		{"default_pass", []string{"RABBITMQ_DEFAULT_PASS", "WARREN_DEFAULT_PASS"}, "", "", text(func(c *node.Config) *string { return &c.DefaultPass })},
 		{"default_vhost", []string{"RABBITMQ_DEFAULT_VHOST", "WARREN_DEFAULT_VHOST"}, "", "", text(func(c *node.Config) *string { return &c.DefaultVHost })},

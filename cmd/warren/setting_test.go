@@ -42,6 +42,7 @@ channel_max = 64
 max_message_size = 1024
 vm_memory_high_watermark.relative = 0.5
 disk_free_limit.absolute = 1GiB
+body_memory = 64MiB
 loopback_users.guest = false
 loopback_users.bob = true
 pprof.listen = none
@@ -54,7 +55,7 @@ log.console.level = warning
 		DataDir: "/var/lib/war # ren", Name: "rabbit@here", AMQPListen: ":5772", HTTPListen: "127.0.0.1:15772",
 		ClusterListen: "10.0.0.1:25772", ClusterAdvertise: "10.0.0.9:25772", ClusterName: "prod",
 		Join: []string{"a:1", "b:2"}, BootstrapExpect: 2, Groups: 8, LogStore: "boltdb", Secret: []byte("0123456789abcdef"),
-		FrameMax: 8192, ChannelMax: 64, HeartbeatSeconds: 0, MaxMessageBytes: 1024, MemoryHighWatermark: 0.5, DiskFreeLimitBytes: 1 << 30,
+		FrameMax: 8192, ChannelMax: 64, HeartbeatSeconds: 0, MaxMessageBytes: 1024, MemoryHighWatermark: 0.5, DiskFreeLimitBytes: 1 << 30, BodyMemoryBytes: 64 << 20,
 		DefaultUser: "bob", DefaultPass: "pa#ss", DefaultVHost: "main", LoopbackUsers: []string{"bob"},
 		LogLevel: slog.LevelWarn,
 	}

@@ -30,6 +30,7 @@ type chunk struct {
 	liveBytes int64   // of bodies; an estimate if some were dropped while paged out
 	hot       *hot    // nil while paged out
 	dead      *bitmap // of the slots above prefix; nil if none of them is dead
+	marks     *marks  // of what is paged out; nil if all of it has that in alike
 
 	file *file  // nil if it has no extent
 	at   uint32 // of the extent in file, in units of extentAlign
@@ -45,6 +46,8 @@ type chunk struct {
 	loading bool // it has been asked for
 	expires bool // some message that was put has an expiry
 	gone    bool // released
+
+	alike mark
 }
 
 // hasRoom reports whether message seq, of n bytes, belongs in this chunk.

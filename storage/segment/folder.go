@@ -89,7 +89,7 @@ func (f *Folder) write(q uint64, c *viewedChunk) error {
 }
 
 func (f *Folder) append(q uint64, c *viewedChunk) error {
-	b, bodyBytes := c.appendIndex(f.buf[:0], q, f.pager.weigh)
+	b, bodyBytes := c.appendIndex(f.buf[:0], q, f.pager.sense.Weigh)
 	size := align(int64(len(b)) + bodyBytes)
 	at := f.current.size
 	off := at

@@ -21,6 +21,9 @@ type want struct {
 
 // Paged reports whether any message of queue q is on disk only.
 func (s *Store) Paged(q uint64) bool {
+	if s.paged == 0 {
+		return false
+	}
 	qu := s.queue(q)
 	return qu != nil && qu.paged > 0
 }
@@ -29,10 +32,10 @@ func (s *Store) Paged(q uint64) bool {
 // there at all. If it is on disk, it is asked for, and so are those after it:
 // the owner hears when it has arrived.
 func (s *Store) Here(q, seq uint64) bool {
-	qu := s.queue(q)
-	if qu == nil || qu.paged == 0 {
+	if !s.Paged(q) {
 		return true
 	}
+	qu := s.queue(q)
 	at := qu.search(seq)
 	if at == len(qu.chunks) || !qu.chunks[at].alive(seq) {
 		return true
@@ -160,6 +163,7 @@ func (s *Store) install(qu *queue, c *chunk, l loaded) {
 	s.account(h, l.bytes)
 	c.shared, c.sealed = true, true
 	qu.paged--
+	s.paged--
 	live := int64(0)
 	for slot := int(c.prefix); slot < int(c.slots); slot++ {
 		if !c.isDead(slot) {

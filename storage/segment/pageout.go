@@ -36,6 +36,7 @@ func (s *Store) victims(bytes int64) (batch []victim) {
 				s.pageDown(qu, c)
 			default:
 				c.sealed, c.writing = true, true
+				c.mark(s.folder.pager.sense.Flags)
 				bytes -= h.bytes
 				batch = append(batch, victim{queue: qu, chunk: c, view: c.capture()})
 			}
@@ -66,6 +67,7 @@ func (q *queue) spares(c *chunk) bool {
 func (s *Store) pageDown(qu *queue, c *chunk) {
 	s.cool(c)
 	qu.paged++
+	s.paged++
 }
 
 // written hears that a victim has its extent, or with no file in view that it

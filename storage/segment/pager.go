@@ -30,7 +30,7 @@ const (
 type Pager struct {
 	fs     vfs.FS
 	budget int64
-	weigh  func(body []byte) uint32
+	sense  Sense
 	log    *slog.Logger
 
 	hot     atomic.Int64  // bytes of memory of all stores
@@ -58,19 +58,27 @@ type PagerStats struct {
 	BytesOut, BytesIn     uint64
 }
 
+// Sense is what a Pager keeps at hand of messages that are paged out, in words
+// of those who put them.
+type Sense struct {
+	// Weigh is what a body counts for, for Scan. It runs on the Pager's goroutine.
+	Weigh func(body []byte) uint32
+	// Flags are the bits of a message's flags that Mark tells.
+	Flags uint8
+}
+
 // NewPager returns a Pager that begins to page out when the bodies of its
-// stores take more than budget bytes. Of each message that is paged out, it
-// keeps what weigh says of its body, for Scan.
-func NewPager(fs vfs.FS, budget int64, weigh func(body []byte) uint32, log *slog.Logger) *Pager {
-	p := newPager(fs, budget, weigh, log)
+// stores take more than budget bytes.
+func NewPager(fs vfs.FS, budget int64, sense Sense, log *slog.Logger) *Pager {
+	p := newPager(fs, budget, sense, log)
 	p.work.Go(p.writeOn) // these two end with Close
 	p.work.Go(p.readOn)
 	return p
 }
 
 // newPager is a Pager whose work somebody else does.
-func newPager(fs vfs.FS, budget int64, weigh func(body []byte) uint32, log *slog.Logger) *Pager {
-	p := &Pager{fs: fs, budget: budget, weigh: weigh, log: log, kick: make(chan struct{}, 1)}
+func newPager(fs vfs.FS, budget int64, sense Sense, log *slog.Logger) *Pager {
+	p := &Pager{fs: fs, budget: budget, sense: sense, log: log, kick: make(chan struct{}, 1)}
 	p.changed = sync.NewCond(&p.mu)
 	return p
 }

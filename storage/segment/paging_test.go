@@ -32,6 +32,8 @@ func (e *ear) Damaged(err error) { e.damaged = errors.Join(e.damaged, err) }
 
 func weigh(body []byte) uint32 { return uint32(len(body)) + 1 }
 
+var sense = Sense{Weigh: weigh, Flags: 5}
+
 // desk is a store whose Pager works only when it is told to.
 type desk struct {
 	*Store
@@ -41,7 +43,7 @@ type desk struct {
 }
 
 func newDesk(t fataler, fs vfs.FS, budget int64) *desk {
-	p := newPager(fs, budget, weigh, slog.New(slog.DiscardHandler))
+	p := newPager(fs, budget, sense, slog.New(slog.DiscardHandler))
 	f, err := p.Folder(pagedDir)
 	if err != nil {
 		t.Fatalf("folder: %v", err)
@@ -92,7 +94,7 @@ func TestAPagingStoreDoesWhatAMapWould(t *testing.T) {
 		var views []past
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			q := rapid.Uint64Range(1, 3).Draw(t, "queue")
-			switch rapid.IntRange(0, 11).Draw(t, "step") {
+			switch rapid.IntRange(0, 12).Draw(t, "step") {
 			case 0, 1, 2:
 				n := rapid.IntRange(1, 700).Draw(t, "run")
 				size := rapid.SampledFrom([]int{0, 1, 30, 1000, 3000, bigBody, 3 * pieceBytes}).Draw(t, "size")
@@ -100,8 +102,9 @@ func TestAPagingStoreDoesWhatAMapWould(t *testing.T) {
 					n = min(n, 5)
 				}
 				seq := highest[q] + rapid.Uint64Range(1, 3).Draw(t, "gap")
+				mixed := rapid.SampledFrom([]uint8{0, 0xff}).Draw(t, "mixed")
 				for range n {
-					r := Record{Flags: 1, Priority: uint8(seq), ExpiryMs: int64(seq % 2), Body: body(q, seq, size)}
+					r := Record{Flags: uint8(seq) & mixed, Priority: uint8(seq) & mixed, ExpiryMs: int64(seq % 2), Body: body(q, seq, size)}
 					d.Put(q, seq, r.Flags, r.Priority, r.ExpiryMs, r.Body)
 					m.put(q, seq, r)
 					highest[q] = seq
@@ -126,23 +129,20 @@ func TestAPagingStoreDoesWhatAMapWould(t *testing.T) {
 			case 10:
 				seq := rapid.Uint64Range(1, highest[q]+1).Draw(t, "get")
 				got, ok := d.fetch(q, seq)
-				if want, there := m[q][seq]; ok != there || !bytes.Equal(got.Body, want.Body) {
+				ms, known := d.Expiry(q, seq)
+				if want, there := m[q][seq]; ok != there || !bytes.Equal(got.Body, want.Body) || !known || ms != want.ExpiryMs {
 					t.Fatalf("queue %d seq %d: there %v, want %v, or it differs", q, seq, ok, there)
 				}
-				if ms, known := d.Expiry(q, seq); !known || ms != m[q][seq].ExpiryMs {
-					t.Fatalf("queue %d seq %d expires at %d (%v)", q, seq, ms, known)
-				}
 			case 11:
-				if rapid.Bool().Draw(t, "delete") {
-					d.DropQueue(q)
-					delete(m, q)
-					highest[q] = 0
-				} else {
-					d.pager.compactOne()
-					d.pager.removeWaste()
-				}
+				d.pager.compactOne()
+				d.pager.removeWaste()
+			case 12:
+				d.DropQueue(q)
+				delete(m, q)
+				highest[q] = 0
 			}
 		}
+		d.checkMarks(t, m)
 		d.checkScan(t, m)
 		for _, p := range views {
 			p.was.checkView(t, p.view)
@@ -151,6 +151,17 @@ func TestAPagingStoreDoesWhatAMapWould(t *testing.T) {
 		d.checkAll(t, m, highest)
 		d.checkEmptied(t, fs, highest)
 	})
+}
+
+// checkMarks compares what is known at once of every message.
+func (d *desk) checkMarks(t fataler, m model) {
+	for q, msgs := range m {
+		for seq, want := range msgs {
+			if flags, prio, ok := d.Mark(q, seq); !ok || flags != want.Flags&sense.Flags || prio != want.Priority {
+				t.Fatalf("queue %d seq %d is marked %d %d (%v)", q, seq, flags, prio, ok)
+			}
+		}
+	}
 }
 
 // checkScan compares what a Scan sees.
@@ -362,7 +373,7 @@ func TestAnErrorAnywhereLosesNothing(t *testing.T) {
 	for at, failed := 0, true; failed; at++ {
 		failed = false
 		fs, calls := vfs.NewMem(), 0
-		p := newPager(fs, 1<<20, weigh, slog.New(slog.DiscardHandler))
+		p := newPager(fs, 1<<20, sense, slog.New(slog.DiscardHandler))
 		fs.Inject(func(op vfs.Op, _ string) error {
 			if calls++; calls-1 != at {
 				return nil
@@ -469,7 +480,7 @@ func TestSparseFilesAreWrittenAnew(t *testing.T) {
 }
 
 func TestThePagerWorksByItself(t *testing.T) {
-	p := NewPager(vfs.NewMem(), 256<<10, weigh, slog.New(slog.DiscardHandler))
+	p := NewPager(vfs.NewMem(), 256<<10, sense, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	f, err := p.Folder(pagedDir)
 	if err != nil {

@@ -16,7 +16,7 @@ type Record struct {
 	Flags, Priority uint8
 	ExpiryMs        int64
 	Body            []byte // shared and immutable; stays valid after a Drop
-	// Weight is what the Pager's weigh says of Body. Only a Scan sets it, of
+	// Weight is what Sense.Weigh says of Body. Only a Scan sets it, of
 	// messages that are paged out, whose Body is nil.
 	Weight uint32
 }
@@ -45,6 +45,7 @@ type Store struct {
 	owner  Owner
 	ring   ring         // hot chunks
 	bytes  atomic.Int64 // of their memory; changed under the owner's lock
+	paged  int          // chunks that are on disk only
 	closed bool
 
 	// recent is the queue of the last call: messages come in runs.
@@ -249,6 +250,7 @@ func (s *Store) release(qu *queue, c *chunk) {
 		s.cool(c)
 	} else {
 		qu.paged--
+		s.paged--
 	}
 	if c.file != nil {
 		c.file.letGo()
