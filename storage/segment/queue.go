@@ -48,7 +48,7 @@ func (q *queue) search(seq uint64) int {
 		}
 	}
 	at, _ := slices.BinarySearchFunc(q.chunks, seq, func(c *chunk, seq uint64) int {
-		if c.first+uint64(c.slots) <= seq {
+		if c.slots > 0 && c.first+uint64(c.slots) <= seq { // an empty one is the tail, and begun anew
 			return -1
 		}
 		return 1

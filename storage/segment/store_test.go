@@ -168,6 +168,21 @@ func TestPutIsIdempotent(t *testing.T) {
 	}
 }
 
+func TestADrainedTailHidesNothingBeforeIt(t *testing.T) {
+	for count := uint64(2); count < 12; count++ {
+		s := NewStore()
+		for seq := uint64(1); seq <= count; seq++ {
+			s.Put(1, seq, 0, 0, 0, body(1, seq, chunkBytes))
+		}
+		s.Drop(1, count, count)
+		for seq := count - 1; seq > 0; seq-- { // not the way that hints help
+			if _, ok := s.Get(1, seq); !ok {
+				t.Errorf("%d messages, the last dropped: %d is not there", count, seq)
+			}
+		}
+	}
+}
+
 func TestABodyThatWasReadIsNeverOverwritten(t *testing.T) {
 	s := NewStore()
 	var read [][]byte
