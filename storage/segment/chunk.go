@@ -137,7 +137,11 @@ func (c *chunk) dropHot(s *Store, from, to int) (freed int64) {
 		r := &h.recs[slot]
 		freed += int64(r.bytes)
 		c.live--
-		c.kill(slot)
+		if slot == int(c.prefix) {
+			c.prefix++
+		} else {
+			c.kill(slot)
+		}
 		if h.own&(1<<r.block) == 0 && !c.shared { // a big body's own
 			s.account(h, -int64(len(h.blocks[r.block])))
 			h.blocks[r.block] = nil

@@ -132,7 +132,7 @@ func (f *Folder) append(q uint64, c *viewedChunk) error {
 
 // roll sees to it that there is a file to write to.
 func (f *Folder) roll() error {
-	if f.current != nil && f.current.size < fileBytes {
+	if f.current != nil && f.current.size < f.pager.fileBytes {
 		return nil
 	}
 	f.retire()

@@ -86,9 +86,15 @@ func (s *Store) want(qu *queue, c *chunk) {
 
 func (p *Pager) ask(w want) {
 	p.mu.Lock()
-	p.wants = append(p.wants, w)
-	p.changed.Broadcast()
+	stopped := p.stopped
+	if !stopped {
+		p.wants = append(p.wants, w)
+		p.changed.Broadcast()
+	}
 	p.mu.Unlock()
+	if stopped {
+		w.view.letGo()
+	}
 }
 
 // readOn is the reader.

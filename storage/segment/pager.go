@@ -28,10 +28,11 @@ const (
 // one goroutine that writes, one that reads, and no lock while it does either.
 // Safe for concurrent use.
 type Pager struct {
-	fs     vfs.FS
-	budget int64
-	sense  Sense
-	log    *slog.Logger
+	fs        vfs.FS
+	budget    int64
+	fileBytes int64 // from which no more is written to a file
+	sense     Sense
+	log       *slog.Logger
 
 	hot     atomic.Int64  // bytes of memory of all stores
 	kick    chan struct{} // cap 1: for the writer
@@ -78,7 +79,7 @@ func NewPager(fs vfs.FS, budget int64, sense Sense, log *slog.Logger) *Pager {
 
 // newPager is a Pager whose work somebody else does.
 func newPager(fs vfs.FS, budget int64, sense Sense, log *slog.Logger) *Pager {
-	p := &Pager{fs: fs, budget: budget, sense: sense, log: log, kick: make(chan struct{}, 1)}
+	p := &Pager{fs: fs, budget: budget, fileBytes: fileBytes, sense: sense, log: log, kick: make(chan struct{}, 1)}
 	p.changed = sync.NewCond(&p.mu)
 	return p
 }

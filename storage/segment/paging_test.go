@@ -87,6 +87,7 @@ func TestAPagingStoreDoesWhatAMapWould(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		fs := vfs.NewMem()
 		d, m, highest := newDesk(t, fs, 1<<20), model{}, map[uint64]uint64{}
+		d.pager.fileBytes = 1 << 20
 		type past struct {
 			view *View
 			was  model
@@ -99,7 +100,7 @@ func TestAPagingStoreDoesWhatAMapWould(t *testing.T) {
 				n := rapid.IntRange(1, 700).Draw(t, "run")
 				size := rapid.SampledFrom([]int{0, 1, 30, 1000, 3000, bigBody, 3 * pieceBytes}).Draw(t, "size")
 				if size >= bigBody {
-					n = min(n, 5)
+					n = min(n, 2)
 				}
 				seq := highest[q] + rapid.Uint64Range(1, 3).Draw(t, "gap")
 				mixed := rapid.SampledFrom([]uint8{0, 0xff}).Draw(t, "mixed")
@@ -438,7 +439,8 @@ func TestACrashLeavesNothingThatIsRead(t *testing.T) {
 func TestSparseFilesAreWrittenAnew(t *testing.T) {
 	fs := vfs.NewMem()
 	d := newDesk(t, fs, 1<<20)
-	const count = 160_000 // more than one file
+	d.pager.fileBytes = 4 << 20
+	const count = 20_000
 	d.fill(1, count, 1000)
 	d.pageAllOut()
 	for seq := uint64(1); seq <= count; seq++ {
@@ -472,7 +474,7 @@ func TestSparseFilesAreWrittenAnew(t *testing.T) {
 	if size > count*1000/2 {
 		t.Errorf("%d bytes on disk for %d of messages", size, count*1000/10)
 	}
-	for seq := uint64(10); seq <= count; seq += 1000 {
+	for seq := uint64(10); seq <= count; seq += 100 {
 		if r, ok := d.fetch(1, seq); !ok || !bytes.Equal(r.Body, body(1, seq, 1000)) {
 			t.Fatalf("message %d is lost: %v", seq, d.ear.damaged)
 		}

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"testing"
 
@@ -9,11 +10,11 @@ import (
 )
 
 func body(q, seq uint64, n int) []byte {
-	b := make([]byte, n)
+	b := make([]byte, n, n+8)
 	x := q<<32 | seq
-	for i := range b {
+	for i := 0; i < n; i += 8 {
 		x = x*6364136223846793005 + 1442695040888963407
-		b[i] = byte(x >> 56)
+		binary.LittleEndian.PutUint64(b[i:i+8], x^x>>32)
 	}
 	return b
 }
