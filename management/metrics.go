@@ -63,6 +63,10 @@ var nodeMetrics = []metric{
 	{"rabbitmq_global_messages_get_empty_total", counter, "", "Times basic.get found an empty queue", byQueueType, func(s *Stats) float64 { return float64(s.GetEmpty) }},
 	{"rabbitmq_global_messages_redelivered_total", counter, "", "Messages delivered that had been handed out before", byQueueType, func(s *Stats) float64 { return float64(s.Redelivered) }},
 	{"rabbitmq_global_messages_acknowledged_total", counter, "", "Messages acknowledged by consumers", byQueueType, func(s *Stats) float64 { return float64(s.Acknowledged) }},
+	{"warren_body_memory_bytes", gauge, "bytes", "Memory of messages in durable queues", nil, func(s *Stats) float64 { return float64(s.BodyMemory) }},
+	{"warren_body_memory_limit_bytes", gauge, "bytes", "Memory above which messages are paged out", nil, func(s *Stats) float64 { return float64(s.BodyMemoryLimit) }},
+	{"warren_bodies_paged_out_bytes_total", counter, "bytes", "Messages paged out to disk", nil, func(s *Stats) float64 { return float64(s.PagedOutBytes) }},
+	{"warren_bodies_paged_in_bytes_total", counter, "bytes", "Messages paged in from disk", nil, func(s *Stats) float64 { return float64(s.PagedInBytes) }},
 	{"erlang_uptime_seconds", gauge, "seconds", "Time since the node started, under the name that RabbitMQ's dashboards read", nil, func(s *Stats) float64 { return time.Since(s.Started).Seconds() }},
 }
 

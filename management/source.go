@@ -89,6 +89,11 @@ type Stats struct {
 	Redelivered        uint64 // of all deliveries
 	Acknowledged       uint64
 
+	// BodyMemory is what messages of durable queues take in memory, and
+	// BodyMemoryLimit from where on they are paged out.
+	BodyMemory, BodyMemoryLimit uint64
+	PagedOutBytes, PagedInBytes uint64
+
 	Groups []GroupStats // the Raft groups that have a replica here
 }
 

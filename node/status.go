@@ -80,6 +80,9 @@ func (n *Node) Stats() management.Stats {
 		GotAutoAck: a.GotAutoAck, GotManualAck: a.GotManualAck, GetEmpty: a.GetEmpty,
 		Redelivered: a.Redelivered, Acknowledged: a.Acked,
 	}
+	p := n.pager.Stats()
+	s.BodyMemory, s.BodyMemoryLimit = uint64(max(0, p.HotBytes)), uint64(p.BudgetBytes)
+	s.PagedOutBytes, s.PagedInBytes = p.BytesOut, p.BytesIn
 	for _, g := range n.groups.all() {
 		st := g.Stats()
 		_, leads := g.Leading()
