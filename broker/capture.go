@@ -120,7 +120,7 @@ func (s *Shard) readBodies(in *bufio.Reader, state *queue.State, bodies *segment
 		if stated {
 			prioritized[mq.QueueID(q)] = true
 		}
-		bodies.Ease()
+		s.ease()
 	}
 	_, err := io.Copy(io.Discard, in) // to the end, where damage shows
 	return err

@@ -56,6 +56,14 @@ func (s *Shard) newBodies() *segment.Store {
 	return s.folder.NewStore(pages{s})
 }
 
+// ease waits while the node's bodies are far more than memory may hold and are
+// being written to disk. Runs without mu.
+func (s *Shard) ease() {
+	if s.folder != nil {
+		s.folder.Ease()
+	}
+}
+
 // close lets go of the bodies.
 func (s *Shard) close() {
 	s.mu.Lock()

@@ -87,6 +87,7 @@ func (s *Shard) Start(log Log) {
 // Apply takes committed entries. Every replica comes to the same state; the
 // leader also answers the nodes that sent the batches, and dispatches.
 func (s *Shard) Apply(batch []Entry) {
+	s.ease() // a log that is replayed comes faster than a disk takes it
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range batch {

@@ -140,16 +140,11 @@ func (p *Pager) discard(f *file) {
 }
 
 // Ease waits while memory is well over the budget and paging out helps. Whoever
-// fills a store from something other than a log calls it, without the owner's
-// lock: a log's entries are applied without waiting.
-func (s *Store) Ease() {
-	if s.folder != nil {
-		s.folder.pager.ease()
-	}
-}
-
-func (p *Pager) ease() {
-	for p.hot.Load() > p.budget+p.budget/4 {
+// fills a store calls it, without the owner's lock: it is what bounds memory
+// when more comes in than the disk takes.
+func (f *Folder) Ease() {
+	p := f.pager
+	for p.hot.Load() > p.budget+p.budget/2 {
 		p.mu.Lock()
 		p.wake()
 		for pass := p.passes; p.passes == pass && !p.stopped; {

@@ -496,7 +496,7 @@ func TestThePagerWorksByItself(t *testing.T) {
 		e.Lock()
 		s.Put(1, seq, 0, 0, 0, body(1, seq, 200))
 		e.Unlock()
-		s.Ease()
+		f.Ease()
 	}
 	e.Lock()
 	defer e.Unlock()

@@ -34,8 +34,8 @@ type Owner interface {
 	Damaged(err error)
 }
 
-// Store holds the bodies of one group. It is not safe for concurrent use,
-// except for Ease; a View taken from it is.
+// Store holds the bodies of one group. It is not safe for concurrent use; a
+// View taken from it is.
 type Store struct {
 	queues map[uint64]*queue
 	total  int64
