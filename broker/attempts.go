@@ -151,18 +151,30 @@ func (q *ledQueue) forgetReturns(first, last mq.Seq) {
 }
 
 // carryOut does what is known of a queue's messages and an earlier leader may
-// not have done. Runs with mu held.
+// not have done. What has failed too often is looked at when it is known what
+// clients hold: a policy may have lowered the limit under their hands. Runs with
+// mu held.
 func (s *Shard) carryOut(q *ledQueue, st *queue.Queue) {
 	st.EachNote(func(seq mq.Seq, n queue.Note) {
-		switch {
-		case n.Buried:
+		if n.Buried {
 			s.takeOut(q, seq, tooMany)
-		case q.rules.exhausted(n.Failed):
+		}
+	})
+	s.settleDropped(q)
+	q.unjudged = true
+	q.noteWaits(st)
+}
+
+// judge takes out what has failed too often and nobody holds. Runs with mu
+// held, in dispatch.
+func (s *Shard) judge(q *ledQueue, st *queue.Queue) {
+	q.unjudged = false
+	st.EachNote(func(seq mq.Seq, n queue.Note) {
+		if !n.Buried && q.rules.exhausted(n.Failed) {
 			s.takeOut(q, seq, tooOften)
 		}
 	})
 	s.settleDropped(q)
-	q.noteWaits(st)
 }
 
 // takeOut makes a message leave that nobody may get, unless it does already.

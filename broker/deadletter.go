@@ -247,7 +247,8 @@ func (s *Shard) lettersGone(l *lead, gone []letter, arrived int) {
 		return // sent again by whoever leads now
 	}
 	for _, x := range gone {
-		if q := l.queues[x.id]; q != nil {
+		st := s.state.Queue(x.id)
+		if q := l.queues[x.id]; q != nil && st != nil && st.Live(x.seq) { // not settled by somebody else meanwhile
 			q.drop(x.seq)
 			l.letters.gone[place{x.id, x.seq}] = struct{}{}
 		}

@@ -78,6 +78,9 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 	if q.shortest > 0 {
 		q.d.Time(s.lead.clock())
 	}
+	if q.unjudged {
+		s.judge(q, st)
+	}
 	if q.waits != nil {
 		s.endWaits(q, st)
 	}

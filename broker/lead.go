@@ -77,6 +77,7 @@ type ledQueue struct {
 	delays    *delaying // of a delayed exchange's messages; nil until they were looked at
 	cancels   map[mq.Seq]asked
 	listings  []listing // at most listingsMax
+	unjudged  bool      // nobody has looked for what failed too often under an earlier leader
 	waits     *waits    // messages that are held back before they are tried again; nil if none ever were
 	retryMs   int64     // when the first of them is due
 	headMs    int64     // when the head expires, if it is watched
@@ -348,6 +349,9 @@ func (s *Shard) forgetQueue(id mq.QueueID) {
 		return
 	}
 	delete(s.lead.queues, id)
+	if d := s.lead.letters; d != nil {
+		d.wake() // others may have waited behind one of this queue
+	}
 	s.lead.expiries.forget(q)
 	q.stopWatching()
 	for _, g := range q.gets {

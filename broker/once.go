@@ -25,6 +25,11 @@ const (
 	cachePersists = "x-cache-persistence"
 )
 
+// filtersMax is how many exchanges filter a message on its way; more of them in
+// a row let it through. It is less than what an enqueue can name, with the
+// queue's own memory and a dead letter's.
+const filtersMax = 32
+
 // lettersRemembered is how many dead letters of one group a queue remembers.
 // It is safe because of how many can have arrived without having left their
 // queue for good: see deadLetters.room.
@@ -67,8 +72,12 @@ func dedupKey(headers mq.Table) (k queue.Key, ok bool) {
 	return k, true
 }
 
-// filter notes that what the walk reaches from here is filtered by an exchange.
+// filter notes that what the walk reaches from here is filtered by an
+// exchange, unless filtersMax have been passed.
 func (w *walk) filter(x *meta.Exchange, id mq.QueueID) {
+	if len(w.windows) >= filtersMax {
+		return
+	}
 	if window, ok := w.dedupWindow(x, id); ok {
 		w.windows = append(w.windows[:len(w.windows):len(w.windows)], window)
 	}
@@ -101,7 +110,10 @@ func filtersOwn(q *meta.Queue) bool {
 
 // windowsOf are the memories that decide whether a message enters q.
 func (w *walk) windowsOf(q *meta.Queue) []queue.Window {
-	if !filtersOwn(q) {
+	// A dead letter's original may be in the very queue that the letter comes
+	// back to, or have left it so lately that its key is still known there: it is
+	// no duplicate of itself.
+	if w.died || !filtersOwn(q) {
 		return w.windows
 	}
 	w.byKey = false

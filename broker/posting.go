@@ -107,13 +107,21 @@ func (f *flights) done(x *letter) {
 	}
 }
 
+// neverDropped reports whether a queue's dead letters wait for room however many
+// there are (x-dead-letter-strategy). Then withdrawnMax bounds them: what is
+// beyond waits in the queue.
+func neverDropped(q *meta.Queue) bool {
+	s, _ := q.Effective().String("x-dead-letter-strategy")
+	return s == "at-least-once"
+}
+
 // lettersRefused keeps letters for which there was no room, to be sent again,
 // and drops those that are too many.
 func (s *Shard) lettersRefused(l *lead, f *flights, letters []letter) {
 	var dropped []letter
 	again := map[uint][]letter{} // by tries
 	for _, x := range letters {
-		if x.tries == 0 && f.refused == lettersRefusedMax {
+		if x.tries == 0 && f.refused >= lettersRefusedMax && !neverDropped(x.queue) {
 			dropped = append(dropped, x)
 			continue
 		}

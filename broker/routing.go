@@ -97,6 +97,7 @@ type walk struct {
 
 	at           *router        // the exchange that is asked for destinations
 	windows      []queue.Window // of exchanges on the way to where the walk is
+	died         bool           // the message is a dead letter
 	seenExchange map[string]bool
 	seenQueue    map[mq.QueueID]bool
 	targets      []target

@@ -189,6 +189,7 @@ func (b *burial) destinations(from *Broker, v *meta.View, q *meta.Queue) ([]targ
 	}
 	w := newWalk(from, v, q.VHost, b.content, b.keys)
 	w.avoid = func(queue string) bool { return cycles(b.deaths, queue) }
+	w.died = len(b.deaths) > 0
 	err := w.from(x)
 	return w.targets, err
 }

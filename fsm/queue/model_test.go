@@ -191,7 +191,7 @@ func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) 
 			continue
 		}
 		q := m.make(id)
-		if p.once != nil && at < 0 && !q.admits(p.once) {
+		if p.once != nil && !q.admits(p.once, at >= 0) {
 			continue
 		}
 		q.last++
@@ -205,7 +205,10 @@ func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) 
 }
 
 // admits is the definition of what a queue remembers.
-func (q *modelQueue) admits(o *modelOnce) bool {
+func (q *modelQueue) admits(o *modelOnce, bury bool) bool {
+	if bury { // what leaves at once is not for the queue's own window
+		o = &modelOnce{nowMs: o.nowMs, windows: slices.DeleteFunc(slices.Clone(o.windows), func(w Window) bool { return w.ID == OwnWindow })}
+	}
 	same := func(w Window) func(s seenKey) bool { return func(s seenKey) bool { return s.key == w.Key } }
 	for _, w := range o.windows {
 		if i := slices.IndexFunc(q.windows[w.ID], same(w)); i >= 0 {

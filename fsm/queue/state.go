@@ -132,7 +132,7 @@ func (s *State) applyOp(opcode byte, payload []byte, fx *Effects) {
 
 func (s *State) enqueue(id mq.QueueID, e *enqueue, o *once, bury bool, fx *Effects) {
 	q := s.make(id)
-	if o != nil && !bury && !q.admits(o, q.lastSeq+1) {
+	if o != nil && !q.admits(o, q.lastSeq+1, bury) {
 		return
 	}
 	seq := q.push(&s.spare)

@@ -153,11 +153,16 @@ func (q *Queue) window(id uint64) *window {
 }
 
 // admits reports whether a message that may enter once may enter now, and
-// remembers its key if so; seq is the place that it will have.
-func (q *Queue) admits(o *once, seq mq.Seq) bool {
+// remembers its key if so; seq is the place that it will have. One that is
+// buried is in the queue only to leave it: that is not for the queue's own
+// window, but a second copy is not to leave it again.
+func (q *Queue) admits(o *once, seq mq.Seq, bury bool) bool {
 	for b := o.windows; len(b) > 0; {
 		var want Window
 		want, b = parseWindow(b)
+		if bury && want.ID == OwnWindow {
+			continue
+		}
 		if w := q.window(want.ID); w != nil && w.has(want.Key, o.nowMs) {
 			return false
 		}
@@ -165,6 +170,9 @@ func (q *Queue) admits(o *once, seq mq.Seq) bool {
 	for b := o.windows; len(b) > 0; {
 		var want Window
 		want, b = parseWindow(b)
+		if bury && want.ID == OwnWindow {
+			continue
+		}
 		w := q.window(want.ID)
 		if w == nil {
 			w = &window{id: want.ID, byKey: map[Key]uint64{}}
