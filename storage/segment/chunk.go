@@ -39,6 +39,7 @@ type chunk struct {
 	slots  uint16 // sequence numbers spanned so far
 	prefix uint16 // slots below are dead; dead says it of those above
 	live   uint16 // messages
+	stored uint16 // messages in the extent
 
 	sealed  bool // nothing more is put here
 	shared  bool // somebody else reads its blocks: they must not change any more
@@ -181,7 +182,7 @@ func (c *chunk) kill(slot int) {
 // capture is the chunk as it is now, for another goroutine. It is to be
 // released if it refers to a file.
 func (c *chunk) capture() viewedChunk {
-	v := viewedChunk{first: c.first, slots: int(c.slots), prefix: int(c.prefix)}
+	v := viewedChunk{first: c.first, slots: int(c.slots), prefix: int(c.prefix), live: c.live}
 	if c.dead != nil {
 		d := *c.dead
 		v.dead = &d

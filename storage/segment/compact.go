@@ -12,6 +12,9 @@ const (
 // to the current file of its folder. The file goes when the last who reads it
 // lets go of it.
 func (p *Pager) compactOne() {
+	if p.hot.Load() > p.budget {
+		return // memory first
+	}
 	for _, s := range p.largest() {
 		if sparse := s.sparsest(); sparse != nil {
 			if err := p.compact(s, sparse); err != nil {
@@ -33,7 +36,8 @@ func (s *Store) sparsest() *file {
 	for _, qu := range s.queues {
 		for _, c := range qu.chunks {
 			if c.file != nil {
-				used[c.file] += int64(c.size) / int64(c.slots) * int64(c.live)
+				// Of what was written: that was little already if most had gone by then.
+				used[c.file] += int64(c.size) * int64(c.live) / int64(max(1, c.stored))
 			}
 		}
 	}

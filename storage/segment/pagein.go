@@ -45,6 +45,9 @@ func (s *Store) Here(q, seq uint64) bool {
 	if qu.hint != at || !qu.reading {
 		qu.hint, qu.reading = at, true
 	}
+	if s.folder.pager.hot.Load() > s.folder.pager.budget {
+		return here // no room to read ahead
+	}
 	for _, c := range qu.chunks[at+1 : min(at+1+aheadChunks, len(qu.chunks))] {
 		if c.size <= aheadBytes {
 			s.want(qu, c)

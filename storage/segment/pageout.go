@@ -83,7 +83,7 @@ func (s *Store) written(v *victim) {
 		if c.file != nil { // moved
 			c.file.letGo()
 		}
-		c.file, c.at, c.size = v.view.file, v.view.at, v.view.size
+		c.file, c.at, c.size, c.stored = v.view.file, v.view.at, v.view.size, v.view.live
 		// A reader may have come to it meanwhile: then it stays, and can go any time.
 		if c.hot != nil && !v.move && !v.queue.readingIn(c) {
 			s.pageDown(v.queue, c)

@@ -200,6 +200,11 @@ func (p *Pager) shrink() bool {
 		if p.isStopped() || !p.pageOut() {
 			return false
 		}
+		p.mu.Lock() // who waits in Ease need not wait for all of it
+		p.passes++
+		p.stuck = false
+		p.changed.Broadcast()
+		p.mu.Unlock()
 	}
 	return true
 }

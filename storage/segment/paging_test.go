@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -536,5 +537,66 @@ func TestNamesOfTwoRunsDiffer(t *testing.T) {
 	b.pageAllOut()
 	if a.folder.current.name == b.folder.current.name || !strings.HasSuffix(a.folder.current.name, ".seg") {
 		t.Errorf("%s and %s", a.folder.current.name, b.folder.current.name)
+	}
+}
+
+// What was mostly gone when it was written is not sparse because of that: to
+// write it anew would gain nothing, and be done again for ever.
+func TestCompactionComesToAnEnd(t *testing.T) {
+	d := newDesk(t, vfs.NewMem(), 1<<20)
+	d.pager.fileBytes = 1 << 20
+	const q = 1
+	for seq := uint64(1); seq <= 60*1024; seq++ {
+		d.Put(q, seq, 3, 0, 0, body(q, seq, 200))
+		if seq%10 != 0 {
+			d.Drop(q, seq, seq)
+		}
+		if seq%20480 == 0 {
+			d.pageAllOut()
+		}
+	}
+	d.pageAllOut()
+	before := d.folder.number
+	for range 10 {
+		d.pager.compactOne()
+		d.pager.removeWaste()
+	}
+	if made := d.folder.number - before; made > 0 {
+		t.Errorf("%d files were made of what is in use as it is", made)
+	}
+}
+
+// slowly is a file system whose writes take long.
+type slowly struct{ vfs.FS }
+
+type slowFile struct{ vfs.File }
+
+func (s slowly) Create(name string) (vfs.File, error) {
+	f, err := s.FS.Create(name)
+	return slowFile{f}, err
+}
+
+func (f slowFile) WriteAt(b []byte, off int64) (int, error) {
+	<-time.After(time.Duration(len(b)) * time.Second / (32 << 20))
+	return f.File.WriteAt(b, off)
+}
+
+func TestEaseWaitsForWhatIsTooMuchOnly(t *testing.T) {
+	p := NewPager(slowly{vfs.NewMem()}, 32<<20, sense, slog.New(slog.DiscardHandler))
+	defer p.Close()
+	f, err := p.Folder(pagedDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEar()
+	s := f.NewStore(e)
+	e.Lock()
+	for seq := uint64(1); p.hot.Load() < 52<<20; seq++ {
+		s.Put(1, seq, 0, 0, 0, body(1, seq, 4000))
+	}
+	e.Unlock()
+	f.Ease()
+	if hot := p.hot.Load(); hot > 48<<20 || hot < 36<<20 {
+		t.Errorf("%d MiB are in memory after the wait", hot>>20)
 	}
 }

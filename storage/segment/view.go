@@ -21,6 +21,7 @@ type viewedChunk struct {
 	first         uint64
 	slots, prefix int
 	dead          *bitmap
+	live          uint16 // messages when it was captured
 
 	recs   []rec // nil if it is paged out
 	blocks [][]byte
