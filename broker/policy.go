@@ -31,7 +31,7 @@ func policyKeyOf(key string) (k policyKey, known bool) {
 	case "dead-letter-exchange":
 		return policyKey{"dead letter exchange name", isName, false}, true
 	case "dead-letter-routing-key":
-		return policyKey{"dead letter routing key", isRoutingKey, false}, true
+		return policyKey{"dead letter routing key", isName, false}, true
 	case "dead-letter-strategy":
 		return policyKey{"dead letter strategy", isAmong("at-most-once", "at-least-once"), false}, true
 	case "message-ttl":
@@ -162,13 +162,11 @@ func erlang(v any) string {
 	return fmt.Sprint(v)
 }
 
+// isName is for what is a short string on its way to a client.
 func isName(v any) bool {
 	s, ok := v.(string)
 	return ok && len(s) <= shortStringMax
 }
-
-// isRoutingKey is isName: both are short strings on their way to a client.
-func isRoutingKey(v any) bool { return isName(v) }
 
 func isAmong(values ...string) func(any) bool {
 	return func(v any) bool {
