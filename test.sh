@@ -15,6 +15,8 @@ STATICCHECK=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VENV=.venv
 CLIENTS=test/clients
 SKIP=77 # a section's status when what it needs is not there
+FAILURE='^ *--- FAIL|^FAIL\b|^panic:|WARNING: DATA RACE|^(FAILED|ERROR) '
+LOGS=$(mktemp -d) && trap 'rm -rf "$LOGS"' EXIT
 export WARREN_BINARY="$PWD/bin/warren"
 
 bold='' plain=''
@@ -38,8 +40,8 @@ section() {
 	wanted "$name" || return 0
 	printf '\n%s== %s: %s%s\n' "$bold" "$name" "$title" "$plain"
 	local begin=$SECONDS outcome=ok
-	"$@"
-	case $? in
+	"$@" 2>&1 | tee "$LOGS/$name"
+	case ${PIPESTATUS[0]} in
 	0) passed=$((passed + 1)) ;;
 	"$SKIP") outcome=skipped skipped=$((skipped + 1)) ;;
 	*) outcome=FAILED failed=$((failed + 1)) ;;
@@ -113,6 +115,17 @@ in_python() { python_clients && clients test_kombu.py test_aio_pika.py; }
 
 in_celery() { python_clients && clients test_celery.py; }
 
+# why prints again what a failed section said about its failures, since what
+# other sections print after it is long.
+why() {
+	printf '\n%s== why %s failed%s\n' "$bold" "$1" "$plain"
+	if grep -qE "$FAILURE" "$LOGS/$1"; then
+		grep -E -B 12 -A 25 "$FAILURE" "$LOGS/$1" | tail -n 200
+	else
+		tail -n 60 "$LOGS/$1"
+	fi
+}
+
 section tools 'Go, Python and what they need' tools
 section vet 'go vet' go vet ./...
 section staticcheck "staticcheck ${STATICCHECK##*@}" go run "$STATICCHECK" ./...
@@ -126,6 +139,9 @@ section celery 'Celery, with workers and nodes that are killed' in_celery
 section conform 'what clients count on, and the integration tests of amqp091-go' conform
 section chaos 'kill -9, freezing and restarting real nodes' chaos
 
+for i in "${!names[@]}"; do
+	[ "${outcomes[$i]}" = FAILED ] && why "${names[$i]}"
+done
 printf '\n%s== summary%s\n' "$bold" "$plain"
 for i in "${!names[@]}"; do
 	printf '%-12s %-7s %4d s\n' "${names[$i]}" "${outcomes[$i]}" "${times[$i]}"

@@ -3,9 +3,11 @@ package chaos
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,11 +62,21 @@ func newPublisher(t testing.TB, id uint32, queue string, urls []string, seed uin
 
 // run publishes until ctx ends, and then waits for what is in flight.
 func (p *publisher) run(ctx context.Context) {
+	refused := make(map[string]int) // a node that is down says the same fifty times a second
 	for at := 0; ctx.Err() == nil; at++ {
-		if err := p.session(ctx, p.urls[at%len(p.urls)]); err != nil {
+		err := p.session(ctx, p.urls[at%len(p.urls)])
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED):
+			refused[p.urls[at%len(p.urls)]]++
+		case err != nil:
 			p.t.Logf("publisher %d: %v", p.id, err)
+		}
+		if err != nil {
 			pause(ctx, redialPause)
 		}
+	}
+	if len(refused) > 0 {
+		p.t.Logf("publisher %d: connections refused by nodes that were down: %v", p.id, refused)
 	}
 }
 
