@@ -257,7 +257,7 @@ func TestTLSIsSpokenWhereConfigured(t *testing.T) {
 // await waits for a condition that other goroutines bring about.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	end := time.Now().Add(10 * time.Second)
+	end := time.Now().Add(time.Minute)
 	for tick := time.NewTicker(time.Millisecond); !ok(); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)

@@ -198,7 +198,7 @@ func TestRefusedProposalsPileNothingUp(t *testing.T) {
 	s := h.nodes[1].open(t)
 	s.mustDeclare(t, durable)
 	shard := h.nodes[0].Shard(1)
-	left, most := 100, 0
+	left, most := 20, 0
 	h.groups[1].mu.Lock()
 	h.groups[1].refuse = func() bool {
 		shard.mu.Lock()

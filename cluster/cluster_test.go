@@ -13,7 +13,7 @@ import (
 )
 
 // soon is how long a test waits for what must happen.
-const soon = 20 * time.Second
+const soon = time.Minute
 
 // eventually waits until ok answers true.
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -142,7 +142,7 @@ type node struct {
 }
 
 func loopback(t *testing.T) Config {
-	return Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", HeartbeatTimeout: 300 * time.Millisecond,
+	return Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", HeartbeatTimeout: time.Second,
 		Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 }
 

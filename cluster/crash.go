@@ -18,8 +18,11 @@ const (
 	probeFastEvery = 10 * time.Millisecond
 	probeFastMax   = 20
 	probeSlowEvery = time.Second
-	// rankStep is what each rank of followers waits for the one before.
-	rankStep = 50 * time.Millisecond
+	// rankPatience is how long each rank of followers waits for the one before to
+	// stand; a busy machine may see a crash late.
+	rankPatience = 500 * time.Millisecond
+	// standEvery is how often one that waits looks whether it is its turn.
+	standEvery = 10 * time.Millisecond
 	// electionMax is how long an election that is under way is given.
 	electionMax = 150 * time.Millisecond
 	// gossipDeadMin is how long gossip must call a node dead to be believed.
@@ -145,19 +148,29 @@ func (c *Cluster) heirs(voters []string, crashed string) []string {
 	return heirs
 }
 
+// stand injects an election unless somebody else leads by then. The first rank
+// does so at once; the others give those before them time, since two that stand
+// in the same moment each get one vote, and Raft lets an election timeout pass
+// before they try again. An earlier election that has had its time without a
+// leader was lost by who stood, maybe because its log is behind: then it is the
+// next one's turn at once.
 func (c *Cluster) stand(ctx context.Context, g *Group, crashed string, term uint64, rank int) {
-	if !rest(ctx, time.Duration(rank)*rankStep) {
-		return
-	}
-	leader, now, _ := g.Leader()
-	if now != term && leader == "" { // an earlier rank's election
-		if !rest(ctx, electionMax) {
+	begin, tried := time.Now(), time.Time{}
+	for {
+		leader, now, _ := g.Leader()
+		if leader != "" && leader != crashed {
 			return
 		}
-		leader, _, _ = g.Leader()
-	}
-	if leader != "" && leader != crashed {
-		return
+		if now != term && leader == "" && tried.IsZero() {
+			tried = time.Now()
+		}
+		if tried.IsZero() && time.Since(begin) >= time.Duration(rank)*rankPatience ||
+			!tried.IsZero() && time.Since(tried) >= electionMax {
+			break
+		}
+		if !rest(ctx, standEvery) {
+			return
+		}
 	}
 	c.log.Info("standing for election: the leader crashed", "group", g.gid, "leader", crashed)
 	g.InjectTimeoutNow()

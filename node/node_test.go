@@ -158,7 +158,7 @@ func TestClientsAreRefusedUntilTheNodeServes(t *testing.T) {
 		t.Errorf("not ready because %q", got)
 	}
 	n.stop()
-	cfg.BootstrapExpect, cfg.Join = 1, nil
+	cfg.BootstrapExpect, cfg.Join, cfg.AMQPListen = 1, nil, "127.0.0.1:0" // the old port may be somebody's by now
 	n = start(t, cfg).awaitReady()
 	declare(t, n.channel(), "q")
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long a test waits for anything.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // await waits for a condition.
 func await(t *testing.T, what string, ok func() bool) {

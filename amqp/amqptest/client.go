@@ -12,7 +12,7 @@ import (
 )
 
 // patience is how long a script waits for anything before the test fails.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // Client is a scripted AMQP client: it sends what it is told, right or wrong,
 // and reads frame by frame. Its methods fail the test. Use it from the test's

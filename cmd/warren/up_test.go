@@ -82,7 +82,7 @@ func (s *screen) String() string {
 
 func (s *screen) await(t *testing.T, words string) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for !strings.Contains(s.String(), words) {
 		select {
 		case <-s.changed:
