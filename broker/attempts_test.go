@@ -262,7 +262,7 @@ func TestLimitHoldsWhateverHappens(t *testing.T) {
 	}
 	in, settled := newInbox(), 0
 	con.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 7}, in)
-	last := map[string]int64{}
+	last, times := map[string]int64{}, map[string]int{}
 	eventually(t, "every message to fail too often", func() bool {
 		ds := in.all()
 		for ; settled < len(ds); settled++ {
@@ -273,6 +273,7 @@ func TestLimitHoldsWhateverHappens(t *testing.T) {
 				t.Fatalf("%s is handed out though it failed %d times, and %d before", body, failed, last[body])
 			}
 			last[body] = failed
+			times[body]++
 			con.settle(t, mq.Fail, ds[settled])
 			switch r.IntN(40) {
 			case 0:
@@ -286,9 +287,12 @@ func TestLimitHoldsWhateverHappens(t *testing.T) {
 		st, err := h.nodes[1].Stat(t.Context(), h.nodes[1].View().Queue("/", "q"))
 		return err == nil && st.Ready+st.Unacked == 0
 	})
-	for body, failed := range last {
-		if failed < limit {
-			t.Errorf("%s was last handed out after %d failures, %d are allowed", body, failed, limit)
+	// A count that an earlier leader proposed may be committed when its successor
+	// has handed the message out with the count before: so what was shown last may
+	// be one too few, but no message has gone before its time.
+	for body, n := range times {
+		if n <= limit {
+			t.Errorf("%s was handed out %d times and is gone, %d failures are allowed", body, n, limit)
 		}
 	}
 }
