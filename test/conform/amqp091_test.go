@@ -29,11 +29,52 @@ var notForWarren = map[string]string{
 const amqp091LogBytes = 4 << 10
 
 // TestAMQP091GoIntegration runs the client library's own tests, unmodified but
-// for the port of the management API and the broker's name, through node 2 of a cluster.
+// for the port of the management API and the broker's name, through node 2 of a
+// cluster. Those of its recovery wait most of their time, so that they run
+// beside the others, in two halves, each with a cluster of its own.
 func TestAMQP091GoIntegration(t *testing.T) {
 	if !onWarren() || os.Getenv(harness.BinaryEnv) == "" {
 		t.Skip("is for a Warren of its own")
 	}
+	dir := copyModule(t, amqp091Module)
+	list := integrationTests(t, dir, "-list", ".")
+	out, err := list.Output()
+	if err != nil {
+		t.Fatalf("list the tests of %s: %v\n%s", amqp091Module, err, out)
+	}
+	parts := map[string][]string{}
+	for line := range strings.Lines(string(out)) {
+		test := strings.TrimSpace(line)
+		part := "all but recovery"
+		switch {
+		case !strings.HasPrefix(test, "Test") && !strings.HasPrefix(test, "Example"):
+			continue
+		case strings.HasPrefix(test, "TestConnectionRecovery") && len(parts["recovery"]) <= len(parts["more recovery"]):
+			part = "recovery"
+		case strings.HasPrefix(test, "TestConnectionRecovery"):
+			part = "more recovery"
+		}
+		parts[part] = append(parts[part], test)
+	}
+	for part, tests := range parts {
+		t.Run(part, func(t *testing.T) {
+			t.Parallel()
+			runIntegrationTests(t, tests)
+		})
+	}
+}
+
+// integrationTests is `go test` of the copied module in dir.
+func integrationTests(t *testing.T, dir string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-tags", "integration", "-count=1", "-timeout", "5m"}, append(args, ".")...)...)
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
+	return cmd
+}
+
+func runIntegrationTests(t *testing.T, tests []string) {
+	t.Helper()
 	c := harness.Start(t, 3)
 	dir := copyModule(t, amqp091Module)
 	api := strings.TrimPrefix(c.Node(2).HTTP(), "http://")
@@ -45,19 +86,17 @@ func TestAMQP091GoIntegration(t *testing.T) {
 	replaceInTree(t, dir, `"15672"`, `"`+port+`"`)
 	replaceInTree(t, dir, `== "RabbitMQ"`, `== "Warren"`) // or three tests ask nothing, and leave their connections open
 
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-tags", "integration", "-json", "-count=1", "-timeout", "5m", ".")
-	cmd.Dir = dir
 	ctl := filepath.Join(t.TempDir(), "rabbitmqctl") // the binary under that name is one
 	if err := os.Symlink(harness.Binary(t), ctl); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Env = append(os.Environ(), "AMQP_URL=amqp://guest:guest@"+c.Node(2).AMQP()+"/", "GOFLAGS=-mod=mod", "GOWORK=off",
+	cmd := integrationTests(t, dir, "-json", "-run", "^("+strings.Join(tests, "|")+")$")
+	cmd.Env = append(cmd.Env, "AMQP_URL=amqp://guest:guest@"+c.Node(2).AMQP()+"/",
 		"RABBITMQ_RABBITMQCTL_PATH="+ctl, "WARREN_DATA_DIR="+c.Node(2).Dir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +104,11 @@ func TestAMQP091GoIntegration(t *testing.T) {
 	err = cmd.Wait()
 	if results.passed == 0 {
 		t.Fatalf("no test of %s passed (%v):\n%s", amqp091Module, err, results.output(""))
+	}
+	for _, test := range tests {
+		if results.outcome[test] == "" && strings.HasPrefix(test, "Test") {
+			t.Errorf("%s did not run", test)
+		}
 	}
 	results.judge(t)
 }

@@ -37,7 +37,6 @@ type Cluster struct {
 func New(t testing.TB, n int, flags ...string) *Cluster {
 	t.Helper()
 	exe := Binary(t)
-	ports := newAllocator()
 	dir := t.TempDir()
 	c := &Cluster{t: t, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	launch := newLauncher()

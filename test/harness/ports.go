@@ -21,10 +21,9 @@ type allocator struct {
 	next int
 }
 
-// newAllocator starts at a place that differs from process to process.
-func newAllocator() *allocator {
-	return &allocator{next: portFirst + os.Getpid()*61%(portEnd-portFirst)}
-}
+// ports are this process's, so that clusters that are made at the same time get
+// different ones. They begin at a place that differs from process to process.
+var ports = &allocator{next: portFirst + os.Getpid()*61%(portEnd-portFirst)}
 
 // address is a free host:port, for TCP and UDP.
 func (a *allocator) address(t testing.TB) string {
