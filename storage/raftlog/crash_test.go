@@ -20,25 +20,35 @@ import (
 // naive is what a log must hold, and what it may hold if a request that nobody
 // was answered for took effect.
 type naive struct {
-	sure, maybe []string
+	sure  []string
+	maybe [][]string
 }
 
 // program drives a WAL with random requests, and keeps book in naive models.
 type program struct {
-	r      *rand.Rand
-	w      *WAL
-	mu     sync.Mutex // guards models while an injector looks
-	models map[uint64]*naive
-	logs   map[uint64][]*raft.Log // what each group holds
-	term   uint64
+	r       *rand.Rand
+	w       *WAL
+	mu      sync.Mutex // guards models while an injector looks
+	models  map[uint64]*naive
+	clients []*client
+}
+
+// client is the one that writes a group's log, as Raft is.
+type client struct {
+	p    *program
+	gid  uint64
+	r    *rand.Rand
+	held []*raft.Log // what the log holds
+	term uint64
 }
 
 const programGroups = 3
 
 func newProgram(seed uint64, w *WAL) *program {
-	p := &program{r: rand.New(rand.NewPCG(seed, 7)), w: w, models: map[uint64]*naive{}, logs: map[uint64][]*raft.Log{}, term: 1}
+	p := &program{r: rand.New(rand.NewPCG(seed, 7)), w: w, models: map[uint64]*naive{}}
 	for gid := range uint64(programGroups) {
 		p.models[gid] = &naive{}
+		p.clients = append(p.clients, &client{p: p, gid: gid, r: rand.New(rand.NewPCG(seed, 100+gid)), term: 1})
 	}
 	return p
 }
@@ -52,93 +62,122 @@ func list(logs []*raft.Log) (out []string) {
 
 // step makes one random request; false if it failed.
 func (p *program) step(t *testing.T) bool {
-	gid := p.r.Uint64N(programGroups)
-	g, err := p.w.Group(gid)
-	if err != nil {
-		t.Fatal(err)
+	return p.clients[p.r.IntN(len(p.clients))].step(t)
+}
+
+// run has all clients make steps at once.
+func (p *program) run(t *testing.T, steps int) {
+	var work sync.WaitGroup
+	for _, c := range p.clients {
+		work.Go(func() {
+			for range steps {
+				if !c.step(t) {
+					t.Error("a request failed")
+					return
+				}
+			}
+		})
 	}
-	held := p.logs[gid]
-	next := p.nextIndex(held)
+	work.Wait()
+}
+
+// step makes one random request; false if it failed.
+func (c *client) step(t *testing.T) bool {
+	g, err := c.p.w.Group(c.gid)
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	held, next := c.held, c.nextIndex()
 	var do func() error
 	var after []*raft.Log
-	switch n := p.r.IntN(10); {
+	switch n := c.r.IntN(10); {
 	case n < 7 || len(held) == 0:
-		if len(held) > 0 && p.r.IntN(20) == 0 {
-			next += p.r.Uint64N(5) // a snapshot was installed
+		if len(held) > 0 && c.r.IntN(20) == 0 {
+			next += c.r.Uint64N(5) // a snapshot was installed
 		}
 		if len(held) > 0 && next > held[len(held)-1].Index+1 {
 			held = nil
 		}
 		var logs []*raft.Log
-		for range 1 + p.r.IntN(3) {
-			l := entry(next, p.term, p.r.IntN(700))
+		for range 1 + c.r.IntN(3) {
+			l := entry(next, c.term, c.r.IntN(700))
 			next++
 			logs = append(logs, l)
 		}
 		after = slices.Concat(held, logs)
 		do = func() error { return g.StoreLogs(logs) }
 	case n < 9:
-		cut := p.r.IntN(len(held)) + 1
+		cut := c.r.IntN(len(held)) + 1
 		after = held[cut:]
 		do = func() error { return g.DeleteRange(held[0].Index, held[cut-1].Index) }
 	default:
-		cut := p.r.IntN(len(held))
+		cut := c.r.IntN(len(held))
 		after = held[:cut]
-		p.term++
+		c.term++
 		do = func() error { return g.DeleteRange(held[cut].Index, held[len(held)-1].Index) }
 	}
-	m := p.models[gid]
-	p.mu.Lock()
-	m.maybe = list(after)
-	p.mu.Unlock()
+	m, want := c.p.models[c.gid], list(after)
+	c.p.mu.Lock()
+	m.maybe = append(m.maybe, want)
+	c.p.mu.Unlock()
 	if do() != nil {
 		return false
 	}
-	p.mu.Lock()
-	m.sure = m.maybe
-	p.mu.Unlock()
-	p.logs[gid] = after
+	c.p.mu.Lock()
+	m.sure, m.maybe = want, nil
+	c.p.mu.Unlock()
+	c.held = after
 	return true
 }
 
-func (p *program) nextIndex(held []*raft.Log) uint64 {
-	if len(held) == 0 {
-		return 1 + p.r.Uint64N(1000)
+func (c *client) nextIndex() uint64 {
+	if len(c.held) == 0 {
+		return 1 + c.r.Uint64N(1000)
 	}
-	return held[len(held)-1].Index + 1
+	return c.held[len(c.held)-1].Index + 1
 }
 
 // check opens what a crash left and compares. A batch that was not answered
 // may be there in part: a log may lie between sure and maybe.
 func (p *program) check(t *testing.T, what string, fs *vfs.Mem) {
 	t.Helper()
+	if t.Failed() {
+		return // once is enough
+	}
 	w, err := OpenWAL(fs, "/wal", quietOptions(t))
 	if err != nil {
-		t.Fatalf("%s: %v", what, err)
+		t.Errorf("%s: %v", what, err)
+		return
 	}
 	defer w.Close()
 	for gid, m := range p.models {
 		g, err := w.Group(gid)
 		if err != nil {
-			t.Fatalf("%s: group %d: %v", what, gid, err)
+			t.Errorf("%s: group %d: %v", what, gid, err)
+			return
 		}
 		if got := contents(t, g); !m.allows(got) {
-			t.Fatalf("%s: group %d has\n%s\nwant\n%s\nor up to\n%s", what, gid,
-				strings.Join(got, " "), strings.Join(m.sure, " "), strings.Join(m.maybe, " "))
+			t.Errorf("%s: group %d has\n%v\nwant\n%v\nor up to\n%v", what, gid, got, m.sure, m.maybe)
 		}
 	}
 }
 
-// allows reports whether got is sure, maybe, or a step of the way between: an
-// append that is there in part, or one that begins the log anew and got as far
-// as dropping what was before.
+// allows reports whether got is sure, or a step of the way to what was asked for.
 func (m *naive) allows(got []string) bool {
-	if slices.Equal(got, m.sure) || slices.Equal(got, m.maybe) {
+	return slices.Equal(got, m.sure) || slices.ContainsFunc(m.maybe, func(asked []string) bool { return m.leads(got, asked) })
+}
+
+// leads reports whether got is what was asked for, or an append that is there
+// in part, or one that begins the log anew and got as far as dropping what was
+// before.
+func (m *naive) leads(got, asked []string) bool {
+	if slices.Equal(got, asked) {
 		return true
 	}
-	if len(got) <= len(m.maybe) && slices.Equal(got, m.maybe[:len(got)]) {
-		appended := len(m.maybe) > len(m.sure) && slices.Equal(m.sure, m.maybe[:len(m.sure)])
-		anew := len(m.sure) > 0 && len(m.maybe) > 0 && m.maybe[0] != m.sure[0] && !slices.Contains(m.sure, m.maybe[0])
+	if len(got) <= len(asked) && slices.Equal(got, asked[:len(got)]) {
+		appended := len(asked) > len(m.sure) && slices.Equal(m.sure, asked[:len(m.sure)])
+		anew := len(m.sure) > 0 && len(asked) > 0 && asked[0] != m.sure[0] && !slices.Contains(m.sure, asked[0])
 		return anew || appended && len(got) >= len(m.sure)
 	}
 	return false
@@ -151,52 +190,59 @@ func quietOptions(t testing.TB) Options {
 	return o
 }
 
+// crashing runs a program on a file system of its own, and before each of its
+// calls looks at what crashes leave there.
+func crashing(t *testing.T, seed uint64, steps func(p *program)) {
+	t.Helper()
+	fs := vfs.NewMem()
+	p := newProgram(seed, openWAL(t, fs, quietOptions(t)))
+	torn := rand.New(rand.NewPCG(seed, 9))
+	fs.Inject(func(op vfs.Op, name string) error {
+		if op == vfs.OpRead || op == vfs.OpList {
+			return nil
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, loss := range []vfs.Loss{vfs.LoseAll, vfs.LoseHalf, vfs.LoseNothing} {
+			p.check(t, fmt.Sprintf("before %s %s, loss %d", op, name, loss), fs.Crash(loss))
+		}
+		for range 2 {
+			once := fs.CrashTorn(torn)
+			p.check(t, fmt.Sprintf("before %s %s, torn", op, name), once)
+			p.check(t, "again", once.CrashTorn(torn))
+		}
+		return nil
+	})
+	for range 3 {
+		steps(p)
+		if err := p.w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p.w = openWAL(t, fs, quietOptions(t))
+	}
+	if err := p.w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A crash at any moment leaves what was answered, and nothing that was not asked for.
 func TestACrashAnywhereKeepsWhatWasAnswered(t *testing.T) {
-	seeds := uint64(6)
+	seeds, steps := uint64(6), 40
 	if testing.Short() {
-		seeds = 2
+		seeds, steps = 1, 20
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			fs := vfs.NewMem()
-			w := openWAL(t, fs, quietOptions(t))
-			p := newProgram(seed, w)
-			torn := rand.New(rand.NewPCG(seed, 9))
-			var one sync.Mutex
-			fs.Inject(func(op vfs.Op, name string) error {
-				if op == vfs.OpRead || op == vfs.OpList {
-					return nil
-				}
-				one.Lock()
-				defer one.Unlock()
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				for _, loss := range []vfs.Loss{vfs.LoseAll, vfs.LoseHalf, vfs.LoseNothing} {
-					p.check(t, fmt.Sprintf("before %s %s, loss %d", op, name, loss), fs.Crash(loss))
-				}
-				for range 2 {
-					once := fs.CrashTorn(torn)
-					p.check(t, fmt.Sprintf("before %s %s, torn", op, name), once)
-					p.check(t, "again", once.CrashTorn(torn))
-				}
-				return nil
-			})
-			for i := range 120 {
-				if !p.step(t) {
-					t.Fatal("a request failed")
-				}
-				if i%40 == 39 {
-					if err := w.Close(); err != nil {
-						t.Fatal(err)
+			crashing(t, seed, func(p *program) {
+				for range steps {
+					if !p.step(t) {
+						t.Fatal("a request failed")
 					}
-					w = openWAL(t, fs, quietOptions(t))
-					p.w = w
 				}
-			}
-			if err := w.Close(); err != nil {
-				t.Fatal(err)
-			}
+			})
+		})
+		t.Run(fmt.Sprint(seed, " at once"), func(t *testing.T) {
+			crashing(t, seed, func(p *program) { p.run(t, steps/3) })
 		})
 	}
 }
@@ -264,7 +310,11 @@ func TestAFlippedBitIsNeverServed(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(1, 1))
 	detected := 0
-	for range 3000 {
+	flips, enough := 3000, 100
+	if testing.Short() {
+		flips, enough = 400, 10
+	}
+	for range flips {
 		c := fs.Crash(vfs.LoseNothing)
 		names, err := c.List("/wal")
 		if err != nil {
@@ -292,12 +342,15 @@ func TestAFlippedBitIsNeverServed(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		_, again := OpenWAL(c, "/wal", quietOptions(t))
-		if again != nil {
-			t.Fatal(again)
+		again, err := OpenWAL(c, "/wal", quietOptions(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if detected < 100 {
+	if detected < enough {
 		t.Errorf("damage was found %d times only", detected)
 	}
 }

@@ -42,13 +42,17 @@ type Mem struct {
 type node struct {
 	dir           bool
 	data, synced  []byte
-	unsynced      []span // of data, in the order of the writes
+	unsynced      []span // the writes since the last sync, in their order
 	emptied       bool   // since the last sync, before what is in unsynced
 	kids, durable map[string]*node
 }
 
-// span is a part of a file.
-type span struct{ from, to int }
+// span is what a write put where. It has bytes of its own: of two writes to one
+// place a crash may leave the first.
+type span struct {
+	from  int
+	bytes []byte
+}
 
 // sectorBytes is what a disk writes whole or not at all.
 const sectorBytes = 512
@@ -70,7 +74,7 @@ func (m *Mem) Inject(f func(op Op, name string) error) {
 
 // Crash returns what a restart would find if the power went now.
 func (m *Mem) Crash(loss Loss) *Mem {
-	return m.crash(loss == LoseAll, func(unsynced []span) []span {
+	return m.crash(func() bool { return loss != LoseAll }, func(unsynced []span) []span {
 		switch loss {
 		case LoseNothing:
 			return unsynced
@@ -82,14 +86,15 @@ func (m *Mem) Crash(loss Loss) *Mem {
 }
 
 // CrashTorn returns what a restart might find: of what was not synced, each
-// sector is there or not, in no order, as r has it, and so are all new names.
+// sector of each write is there or not, in no order, as r has it, and so is
+// each name that was made, moved or removed.
 func (m *Mem) CrashTorn(r *rand.Rand) *Mem {
-	return m.crash(r.IntN(2) == 0, func(unsynced []span) (kept []span) {
+	return m.crash(func() bool { return r.IntN(2) == 0 }, func(unsynced []span) (kept []span) {
 		for _, s := range unsynced {
-			for from := s.from; from < s.to; {
-				to := min(s.to, (from/sectorBytes+1)*sectorBytes)
+			for from, end := s.from, s.from+len(s.bytes); from < end; {
+				to := min(end, (from/sectorBytes+1)*sectorBytes)
 				if r.IntN(2) == 0 {
-					kept = append(kept, span{from, to})
+					kept = append(kept, span{from, s.bytes[from-s.from : to-s.from]})
 				}
 				from = to
 			}
@@ -98,59 +103,78 @@ func (m *Mem) CrashTorn(r *rand.Rand) *Mem {
 	})
 }
 
-func (m *Mem) crash(loseNames bool, keep func([]span) []span) *Mem {
+func (m *Mem) crash(name func() bool, keep func([]span) []span) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return &Mem{root: m.root.crash(loseNames, keep)}
+	c := crash{name: name, keep: keep, survivors: map[*node]*node{}}
+	return &Mem{root: c.node(m.root)}
 }
 
 // firstHalf is the first half of the bytes that were written.
 func firstHalf(unsynced []span) (kept []span) {
 	left := 0
 	for _, s := range unsynced {
-		left += s.to - s.from
+		left += len(s.bytes)
 	}
 	left /= 2
 	for _, s := range unsynced {
-		s.to = min(s.to, s.from+left)
-		left -= s.to - s.from
+		s.bytes = s.bytes[:min(len(s.bytes), left)]
+		left -= len(s.bytes)
 		kept = append(kept, s)
 	}
 	return kept
 }
 
-func (n *node) crash(loseNames bool, keep func([]span) []span) *node {
-	if !n.dir {
-		kept := &node{}
-		if loseNames || !n.emptied {
-			kept.synced = slices.Clone(n.synced)
-		}
-		for _, s := range keep(n.unsynced) {
-			kept.harden(n.data, s)
-		}
-		kept.data = slices.Clone(kept.synced)
-		return kept
-	}
-	c := newDir()
-	names := n.kids
-	if loseNames {
-		names = n.durable
-	}
-	for name, kid := range names {
-		survivor := kid.crash(loseNames, keep)
-		c.kids[name], c.durable[name] = survivor, survivor
-	}
-	return c
+// crash makes what is left of a file system.
+type crash struct {
+	name      func() bool         // whether one change of a name is there
+	keep      func([]span) []span // what is there of a file's writes
+	survivors map[*node]*node     // a file may have two names: it was moved
 }
 
-// harden makes a part of data durable.
-func (n *node) harden(data []byte, s span) {
-	if s.from >= s.to {
+func (c *crash) node(n *node) *node {
+	if left := c.survivors[n]; left != nil {
+		return left
+	}
+	left := &node{}
+	if n.dir {
+		left = newDir()
+	}
+	c.survivors[n] = left
+	if !n.dir {
+		if !n.emptied || !c.name() {
+			left.synced = slices.Clone(n.synced)
+		}
+		for _, s := range c.keep(n.unsynced) {
+			left.harden(s)
+		}
+		left.data = slices.Clone(left.synced)
+		return left
+	}
+	names := slices.Concat(slices.Collect(maps.Keys(n.kids)), slices.Collect(maps.Keys(n.durable)))
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		kid := n.durable[name]
+		if n.kids[name] != kid && c.name() {
+			kid = n.kids[name]
+		}
+		if kid != nil {
+			survivor := c.node(kid)
+			left.kids[name], left.durable[name] = survivor, survivor
+		}
+	}
+	return left
+}
+
+// harden makes a write durable.
+func (n *node) harden(s span) {
+	if len(s.bytes) == 0 {
 		return
 	}
-	n.synced = slices.Grow(n.synced, max(0, s.to-len(n.synced)))
-	n.synced = n.synced[:max(len(n.synced), s.to)]
-	copy(n.synced[s.from:s.to], data[s.from:s.to])
+	end := s.from + len(s.bytes)
+	n.synced = slices.Grow(n.synced, max(0, end-len(n.synced)))
+	n.synced = n.synced[:max(len(n.synced), end)]
+	copy(n.synced[s.from:], s.bytes)
 }
 
 // write changes the file's bytes at off. The lock is held.
@@ -159,7 +183,7 @@ func (n *node) write(b []byte, off int) {
 		n.data = append(n.data, make([]byte, grow)...)
 	}
 	copy(n.data[off:], b)
-	n.unsynced = append(n.unsynced, span{off, off + len(b)})
+	n.unsynced = append(n.unsynced, span{off, slices.Clone(b)})
 }
 
 // before runs the injector; it must be called without the lock.
@@ -410,7 +434,7 @@ func (f *memFile) Sync() error {
 		f.node.synced, f.node.emptied = nil, false
 	}
 	for _, s := range f.node.unsynced {
-		f.node.harden(f.node.data, s)
+		f.node.harden(s)
 	}
 	f.node.unsynced = nil
 	return nil

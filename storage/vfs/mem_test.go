@@ -205,3 +205,42 @@ func TestATornCrashKeepsWhatWasSyncedAndAnySectorsOfTheRest(t *testing.T) {
 		t.Errorf("%d of 16 outcomes were seen", len(seen))
 	}
 }
+
+// What a crash may leave is told apart write by write and name by name.
+func TestATornCrashMayLeaveAnyWriteAndAnyName(t *testing.T) {
+	m := NewMem()
+	f, err := m.Create("/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, "old")
+	if err := errors.Join(f.Sync(), m.SyncDir("/")); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"one", "two"} {
+		if _, err := f.WriteAt([]byte(s), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Rename("/f", "/g"); err != nil {
+		t.Fatal(err)
+	}
+	left := map[string]bool{}
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		c := m.CrashTorn(r)
+		names, err := c.List("/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		left[strings.Join(names, " ")] = true
+		for _, name := range names {
+			left[content(t, c, "/"+name)] = true
+		}
+	}
+	for _, want := range []string{"", "f", "g", "f g", "old", "one", "two"} {
+		if !left[want] {
+			t.Errorf("no crash leaves %q, only %v", want, left)
+		}
+	}
+}
