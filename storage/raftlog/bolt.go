@@ -10,19 +10,20 @@
 // A store that cannot write its disk must not go on: after an error of fsync
 // the kernel has dropped the pages it could not write, and a retry would call
 // them durable. Raft itself only steps down on an error of StoreLogs, and
-// panics if it cannot store a term or a vote; so every failed write ends the
-// process through Options.Fatal, from here, before Raft hears of it. A full
-// disk is the exception: bbolt rolls such a transaction back whole, nothing
-// was acknowledged, and a later try may succeed.
+// panics if it cannot store a term; so every failed write ends the process
+// through Options.Fatal, from here, before Raft hears of it. A full disk that
+// refuses a write is the exception: bbolt rolls such a transaction back whole,
+// nothing was acknowledged, and a later try may succeed. A term or a vote is
+// tried again by itself, for as long as a hung disk is waited for.
 package raftlog
 
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -36,6 +37,8 @@ const (
 	// mmapBytes is address space, not memory: bbolt maps the file once instead
 	// of stopping readers and writers to map it again as it grows.
 	mmapBytes = 1 << 30
+	// fullDiskPause is how soon a term or a vote is tried again on a full disk.
+	fullDiskPause = 100 * time.Millisecond
 )
 
 // Options say how a log behaves. Log and Fatal are required.
@@ -149,12 +152,34 @@ func (b *Bolt) DeleteRange(first, last uint64) error {
 
 // Set is raft.StableStore's.
 func (b *Bolt) Set(k, v []byte) error {
-	return b.write("store "+string(k), func() error { return b.BoltStore.Set(k, v) })
+	return b.insist("store "+string(k), func() error { return b.BoltStore.Set(k, v) })
 }
 
 // SetUint64 is raft.StableStore's.
 func (b *Bolt) SetUint64(k []byte, v uint64) error {
-	return b.write("store "+string(k), func() error { return b.BoltStore.SetUint64(k, v) })
+	return b.insist("store "+string(k), func() error { return b.BoltStore.SetUint64(k, v) })
+}
+
+// insist writes what Raft cannot do without. On a full disk it waits for room:
+// somebody may be about to make some.
+func (b *Bolt) insist(what string, do func() error) error {
+	for end := time.Now().Add(b.opts.HungAfter); ; time.Sleep(fullDiskPause) {
+		err := b.write(what, do)
+		if !refused(err) {
+			return err
+		}
+		if time.Now().After(end) {
+			b.opts.Fatal(fmt.Errorf("%s: %w", b.path, err))
+			return err
+		}
+	}
+}
+
+// refused reports whether a full disk has refused a write. An fsync that fails
+// for want of room is no better than any other that fails.
+func refused(err error) bool {
+	var call *fs.PathError
+	return isFull(err) && errors.As(err, &call) && call.Op == "write"
 }
 
 // write runs one write under the watchdog, and ends the process if it fails.
@@ -172,7 +197,7 @@ func (b *Bolt) write(what string, do func() error) error {
 		return nil
 	}
 	err = fmt.Errorf("%s: %w", what, err)
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if refused(err) {
 		b.opts.Log.Error("disk is full", "what", what, "file", b.path, "err", err)
 		return err
 	}

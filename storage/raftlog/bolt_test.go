@@ -159,14 +159,6 @@ func TestAFailedWriteIsFatal(t *testing.T) {
 	}
 }
 
-func TestAFullDiskIsNotFatal(t *testing.T) {
-	b := open(t, filepath.Join(t.TempDir(), "log"), Options{})
-	err := b.write("store entries", func() error { return fmt.Errorf("pwrite: %w", syscall.ENOSPC) })
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestAHungDiskEndsTheProcess(t *testing.T) {
 	fatal := make(chan error, 1)
 	b := open(t, filepath.Join(t.TempDir(), "log"), Options{

@@ -198,19 +198,7 @@ func crashing(t *testing.T, seed uint64, steps func(p *program)) {
 	p := newProgram(seed, openWAL(t, fs, quietOptions(t)))
 	torn := rand.New(rand.NewPCG(seed, 9))
 	fs.Inject(func(op vfs.Op, name string) error {
-		if op == vfs.OpRead || op == vfs.OpList {
-			return nil
-		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, loss := range []vfs.Loss{vfs.LoseAll, vfs.LoseHalf, vfs.LoseNothing} {
-			p.check(t, fmt.Sprintf("before %s %s, loss %d", op, name, loss), fs.Crash(loss))
-		}
-		for range 2 {
-			once := fs.CrashTorn(torn)
-			p.check(t, fmt.Sprintf("before %s %s, torn", op, name), once)
-			p.check(t, "again", once.CrashTorn(torn))
-		}
+		p.crashes(t, fs, torn, op, name)
 		return nil
 	})
 	for range 3 {
@@ -225,9 +213,94 @@ func crashing(t *testing.T, seed uint64, steps func(p *program)) {
 	}
 }
 
+// crashes looks at what crashes leave right now.
+func (p *program) crashes(t *testing.T, fs *vfs.Mem, torn *rand.Rand, op vfs.Op, name string) {
+	if op == vfs.OpRead || op == vfs.OpList {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, loss := range []vfs.Loss{vfs.LoseAll, vfs.LoseHalf, vfs.LoseNothing} {
+		p.check(t, fmt.Sprintf("before %s %s, loss %d", op, name, loss), fs.Crash(loss))
+	}
+	for range 2 {
+		once := fs.CrashTorn(torn)
+		p.check(t, fmt.Sprintf("before %s %s, torn", op, name), once)
+		p.check(t, "again", once.CrashTorn(torn))
+	}
+}
+
+// crashingFull is crashing on a disk that is full now and then: what needs room
+// fails, and a write half done.
+func crashingFull(t *testing.T, seed uint64, steps int) {
+	t.Helper()
+	d := newFullDisk()
+	o := quietOptions(t)
+	o.Fatal = func(error) {} // by chance there may be no room for what replaces a deleted end
+	p := newProgram(seed, openWAL(t, d, o))
+	torn := rand.New(rand.NewPCG(seed, 9))
+	d.Inject(func(op vfs.Op, name string) error {
+		p.crashes(t, d.Mem, torn, op, name)
+		if d.full.Load() && (op == vfs.OpAllocate || op == vfs.OpCreate || op == vfs.OpWrite && seed%2 == 0) {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	for range 4 {
+		for range steps {
+			d.full.Store(p.r.IntN(3) > 0 && d.full.Load() || p.r.IntN(20) == 0)
+			p.step(t)
+		}
+		d.full.Store(false)
+		if err := p.w.Close(); err != nil && p.w.failed == nil {
+			t.Fatal(err)
+		}
+		p.w = openWAL(t, d, o)
+		p.adopt(t)
+	}
+	if err := p.w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// adopt takes for sure what is there after a restart.
+func (p *program) adopt(t *testing.T) {
+	t.Helper()
+	for _, c := range p.clients {
+		g, m := group(t, p.w, c.gid), p.models[c.gid]
+		got := contents(t, g)
+		if !m.allows(got) {
+			t.Fatalf("group %d has\n%v\nwant\n%v\nor up to\n%v", c.gid, got, m.sure, m.maybe)
+		}
+		first, _ := g.FirstIndex()
+		c.held = nil
+		for i := range got {
+			var l raft.Log
+			if err := g.GetLog(first+uint64(i), &l); err != nil {
+				t.Fatal(err)
+			}
+			c.held = append(c.held, &l)
+		}
+		p.mu.Lock()
+		m.sure, m.maybe = got, nil
+		p.mu.Unlock()
+	}
+}
+
+// A disk that is full for a while takes no part in what a crash may leave.
+func TestACrashOnAFullDiskKeepsWhatWasAnswered(t *testing.T) {
+	seeds, steps := uint64(3), 40
+	if testing.Short() {
+		seeds, steps = 2, 12
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { crashingFull(t, seed, steps) })
+	}
+}
+
 // A crash at any moment leaves what was answered, and nothing that was not asked for.
 func TestACrashAnywhereKeepsWhatWasAnswered(t *testing.T) {
-	seeds, steps := uint64(6), 40
+	seeds, steps := uint64(3), 40
 	if testing.Short() {
 		seeds, steps = 1, 20
 	}

@@ -28,17 +28,20 @@ type GroupLog struct {
 	refs  []ref  // of every entry, in order
 	tail  tail   // the newest entries
 
-	// What the log will hold after the records written so far; next is 0 while
-	// that is nothing. Owned by whoever writes.
-	begin, next uint64
-	// cut says that a suffix is gone and nothing was stored since. Owned by whoever writes.
-	cut bool
+	plan // owned by whoever writes
 
 	pinned chan struct{} // cap 1: this group alone keeps old files
 
 	live                          atomic.Int64 // bytes that the entries take in files
 	stores, entries, bytes, nanos atomic.Uint64
 	hits, misses                  atomic.Uint64
+}
+
+// plan is what a log will hold after the records written so far; next is 0
+// while that is nothing.
+type plan struct {
+	begin, next uint64
+	cut         bool // a suffix is gone and nothing was stored since
 }
 
 // ref is where an entry is. There is one in memory for every entry of every

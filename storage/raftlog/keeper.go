@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -30,6 +31,9 @@ const (
 	// files what is left in the oldest one is carried, however much it is.
 	pinFiles     = 16
 	pinFilesEach = 8
+	// wantRoomEvery is how often a full disk has the groups in the oldest file
+	// asked for a snapshot.
+	wantRoomEvery = 10 * time.Second
 )
 
 // keeper makes files before they are needed and lets go of those that no group
@@ -39,6 +43,8 @@ type keeper struct {
 	made    chan madeFile // without a buffer: one file is ready, and no more
 	spares  chan *walFile
 	woken   chan struct{} // cap 1
+	full    atomic.Bool   // the disk was, and nobody has been asked for a snapshot yet
+	asked   time.Time     // owned by clean: when somebody was, for that reason
 	stop    chan struct{}
 	work    sync.WaitGroup
 	nextSeq uint64 // owned by who makes files: open, then the goroutine prepare
@@ -73,6 +79,12 @@ func (k *keeper) wake() {
 	case k.woken <- struct{}{}:
 	default:
 	}
+}
+
+// wantRoom says that the disk is full.
+func (k *keeper) wantRoom() {
+	k.full.Store(true)
+	k.wake()
 }
 
 // next is a file with at least room bytes. Only one goroutine makes files, so
@@ -206,10 +218,19 @@ func (k *keeper) cleanOldest() (more bool, err error) {
 		return true, k.retire(oldest)
 	case live <= min(carryBytesMax, w.opts.FileBytes/16) || files > 2*allowed:
 		return k.carry(oldest)
-	case files > allowed:
+	case files > allowed || k.roomIsDue():
 		k.pin(oldest)
 	}
 	return false, nil
+}
+
+// roomIsDue reports whether the disk is full and snapshots are to be asked for.
+func (k *keeper) roomIsDue() bool {
+	if time.Since(k.asked) < wantRoomEvery || !k.full.Swap(false) {
+		return false
+	}
+	k.asked = time.Now()
+	return true
 }
 
 // retire takes a file that holds nothing live out of the log. Its name is gone

@@ -1,11 +1,9 @@
 package raftlog
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
-	"syscall"
 
 	"github.com/hashicorp/raft"
 )
@@ -18,6 +16,7 @@ type request struct {
 	first, last uint64      // doDelete
 	carry       []carriage  // doCarry
 	bytes       int         // the room that it may take
+	was         plan        // the group's, before this was encoded
 
 	// wake has room for one. True: nobody writes, do it; false: it is done.
 	wake chan bool
@@ -109,9 +108,13 @@ func (w *WAL) round() {
 	var buf []byte
 	if err == nil {
 		buf = w.encode()
-		ending := w.batch[len(w.batch)-1].do == doEnd
+		last := w.batch[len(w.batch)-1]
+		ending := last.do == doEnd && last.err == nil
 		if len(buf) > recordHead || ending {
 			err = w.write(buf)
+		}
+		if err != nil {
+			w.unencode()
 		}
 	}
 	for _, r := range w.batch {
@@ -125,55 +128,12 @@ func (w *WAL) round() {
 	}
 }
 
-// prepare makes sure that the batch fits the file. Its error has changed
-// nothing: a full disk is met here, before anything is written, because a
-// file's blocks are reserved before it is used.
-func (w *WAL) prepare() error {
-	if w.failed != nil {
-		return w.failed
-	}
-	room := int64(recordHead)
-	for _, r := range w.batch {
-		room += int64(r.bytes)
-	}
-	for _, r := range w.batch {
-		if r.do == doStore {
-			// One that begins the log anew, or replaces its end, says so first.
-			room += recordHead * int64(len(r.logs))
-		}
-	}
-	if w.off+room <= w.file.size || w.off <= headerBytes+recordHead {
-		return nil
-	}
-	w.dog.begin()
-	f, err := w.keeper.next(headerBytes + room)
-	w.dog.end()
-	if err == nil {
-		w.use(f)
-		w.keeper.wake()
-		return nil
-	}
-	err = fmt.Errorf("begin a file: %w", err)
-	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
-		return w.fail(err)
-	}
-	for _, r := range w.batch {
-		if r.do == doStore && r.group.cut {
-			// Raft took the deleted end of its log for replaced, and would go on
-			// behind an end that is not there.
-			return w.fail(fmt.Errorf("the disk is full between a deleted suffix and its replacement: %w", err))
-		}
-	}
-	w.opts.Log.Error("disk is full", "what", "write the log", "folder", w.dir, "err", err)
-	return err
-}
-
 // use makes f the file that is written to.
 func (w *WAL) use(f *walFile) {
-	if w.file != nil {
+	if w.off > headerBytes {
 		w.prevSeq, w.prevEnd = w.file.seq, w.off
 	}
-	w.file, w.off = f, headerBytes
+	w.file, w.off, w.spent = f, headerBytes, false
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.files = append(w.files, f)
@@ -188,6 +148,10 @@ func (w *WAL) encode() []byte {
 	buf := w.appendBatch(w.buf[:0])
 	w.placed = w.placed[:0]
 	for _, r := range w.batch {
+		if r.err != nil || r.group == nil {
+			continue
+		}
+		r.was = r.group.plan
 		switch r.do {
 		case doStore:
 			buf = w.encodeStore(buf, r)
@@ -227,7 +191,7 @@ func (w *WAL) encodeStore(buf []byte, r *request) []byte {
 		buf = appendEntry(buf, kindEntry, g.gid, l, seed)
 		g.next = l.Index + 1
 	}
-	g.cut = false
+	w.setCut(g, false)
 	return buf
 }
 
@@ -244,7 +208,8 @@ func (w *WAL) encodeDelete(buf []byte, r *request) []byte {
 		}
 	case r.last >= g.next-1:
 		r.cut = deletion{kindTruncSuffix, r.first}
-		g.next, g.cut = r.first, true
+		g.next = r.first
+		w.setCut(g, true)
 	default:
 		r.err = fmt.Errorf("the log has entries %d..%d: that is neither its beginning nor its end", g.begin, g.next-1)
 		return buf
@@ -253,17 +218,28 @@ func (w *WAL) encodeDelete(buf []byte, r *request) []byte {
 }
 
 // write puts buf at the end of the file and syncs it, under the watchdog. After
-// an error the kernel may call pages clean that it could not write, and the
-// file may hold half of the records: nothing is written any more. A disk that
-// is full here, although the blocks were reserved, is no better.
+// an error the kernel may call pages clean that it could not write: nothing is
+// written any more. Only a full disk that refuses the write itself, which can
+// be where blocks cannot be reserved, costs no more than the file.
 func (w *WAL) write(buf []byte) error {
 	w.dog.begin()
 	_, err := w.file.f.WriteAt(buf, w.off)
+	refused := isFull(err)
 	if err == nil {
 		err = w.file.f.SyncData()
 	}
 	w.dog.end()
-	if err != nil {
+	switch {
+	case refused && !w.promised():
+		// The file may hold records of this write behind its end, which a later
+		// write must not lead recovery to: the next one begins a file, and that
+		// says where this one ends.
+		w.spent = true
+		if err := w.dropUnused(); err != nil {
+			return w.fail(err)
+		}
+		return w.full(err)
+	case err != nil:
 		return w.fail(fmt.Errorf("%s: %w", w.file.path, err))
 	}
 	w.off += int64(len(buf))

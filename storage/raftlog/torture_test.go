@@ -146,7 +146,6 @@ func (c *torturedGroup) step() (err error) {
 		c.term++
 		say("try %d %d %d %d", c.gid, first, from-1, 0)
 		err = c.log.DeleteRange(from, last)
-		say("did %d", c.gid)
 	case n < 5 && last-first > 30:
 		to := first + c.r.Uint64N(last-first-10)
 		say("snap %d %d", c.gid, to)
@@ -156,7 +155,6 @@ func (c *torturedGroup) step() (err error) {
 		say("snapped %d", c.gid)
 		say("try %d %d %d %d", c.gid, to+1, last, 0)
 		err = c.log.DeleteRange(first, to)
-		say("did %d", c.gid)
 	default:
 		var logs []*raft.Log
 		for range 1 + c.r.IntN(4) {
@@ -165,6 +163,8 @@ func (c *torturedGroup) step() (err error) {
 		}
 		say("try %d %d %d %d", c.gid, max(first, 1), last, c.term)
 		err = c.log.StoreLogs(logs)
+	}
+	if err == nil {
 		say("did %d", c.gid)
 	}
 	return err
@@ -324,9 +324,9 @@ func randomPoint() failPoint {
 	p := failPoint{when: moments[rand.IntN(len(moments))]}
 	switch rand.IntN(4) {
 	case 0:
-		p.op, p.n = common[rand.IntN(len(common))], 1+rand.IntN(200)
+		p.op, p.n = common[rand.IntN(len(common))], 1+rand.IntN(100)
 	case 1:
-		p.op, p.n = rare[rand.IntN(len(rare))], 1+rand.IntN(20)
+		p.op, p.n = rare[rand.IntN(len(rare))], 1+rand.IntN(10)
 	}
 	return p
 }
@@ -346,7 +346,11 @@ func torment(t *testing.T, dir string, point failPoint, logs []torturedLog) bool
 		t.Fatal(err)
 	}
 	var late atomic.Bool
-	kill := time.AfterFunc(50*time.Millisecond+rand.N(500*time.Millisecond), func() {
+	length := 50*time.Millisecond + rand.N(500*time.Millisecond)
+	if point.op != "" {
+		length *= 4 // it has to come so far
+	}
+	kill := time.AfterFunc(length, func() {
 		late.Store(true)
 		_ = cmd.Process.Kill() // it may have ended just now
 	})
@@ -378,6 +382,7 @@ func TestTortureOfCrashes(t *testing.T) {
 	seed := begin
 	for end := time.Now().Add(length); time.Now().Before(end) && !t.Failed(); seed++ {
 		crashing(t, seed, func(p *program) { p.run(t, 12) })
+		crashingFull(t, seed, 30)
 	}
 	t.Logf("%d programs, the seeds begin at %d", seed-begin, begin)
 }

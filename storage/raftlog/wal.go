@@ -61,6 +61,8 @@ type WAL struct {
 	prevSeq uint64
 	prevEnd int64
 	failed  error // of a write: the file cannot be trusted any more
+	spent   bool  // the file is not written to any more
+	cuts    int   // logs whose end is being replaced
 	buf     []byte
 	batch   []*request
 	placed  []ref // of the batch's entries

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -262,74 +261,6 @@ func TestAHungDiskEndsTheProcessOfAWALToo(t *testing.T) {
 	}
 	if w.Stats().SlowWrites == 0 {
 		t.Error("a slow write is not counted")
-	}
-	w.Close()
-}
-
-// A full disk is met when a file is to be begun, before anything is written:
-// what was asked for fails, and the log goes on when there is room again.
-func TestAFullDiskFailsAppendsAndHeals(t *testing.T) {
-	fs := vfs.NewMem()
-	w := openWAL(t, fs, walOptions(t))
-	g := group(t, w, 1)
-	full := func(op vfs.Op, _ string) error {
-		if op == vfs.OpAllocate {
-			return syscall.ENOSPC
-		}
-		return nil
-	}
-	fs.Inject(full)
-	next, failed := uint64(1), 0
-	for failed < 3 {
-		switch err := g.StoreLog(entry(next, 1, 500)); {
-		case err == nil:
-			next++
-		case errors.Is(err, syscall.ENOSPC):
-			failed++
-		default:
-			t.Fatal(err)
-		}
-	}
-	fs.Inject(nil)
-	append1(t, g, next, next+20, 2, 500)
-	want := contents(t, g)
-	w.Close()
-	w = openWAL(t, fs, walOptions(t))
-	defer w.Close()
-	if got := contents(t, group(t, w, 1)); !slices.Equal(got, want) || uint64(len(got)) != next+20 {
-		t.Errorf("got %v, want %v", got, want)
-	}
-}
-
-// Raft goes on behind the end of the log that it knew if what is to replace a
-// deleted suffix cannot be stored: then the process must end.
-func TestAFullDiskAfterADeletedSuffixIsFatal(t *testing.T) {
-	fs := vfs.NewMem()
-	o := walOptions(t)
-	fatal := 0
-	o.Fatal = func(error) { fatal++ }
-	w := openWAL(t, fs, o)
-	g := group(t, w, 1)
-	append1(t, g, 1, 2, 1, 500)
-	fs.Inject(func(op vfs.Op, _ string) error {
-		if op == vfs.OpAllocate {
-			return syscall.ENOSPC
-		}
-		return nil
-	})
-	if err := g.DeleteRange(2, 2); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // the first file that was made ready, and the next
-		if err := g.StoreLog(entry(2, 2, 5000)); err != nil {
-			break
-		}
-		if err := g.DeleteRange(2, 2); err != nil {
-			break
-		}
-	}
-	if fatal != 1 {
-		t.Errorf("Fatal was called %d times", fatal)
 	}
 	w.Close()
 }
