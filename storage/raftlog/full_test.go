@@ -217,3 +217,26 @@ func TestAFullDiskIsFatalInAnFsync(t *testing.T) {
 		}
 	}
 }
+
+// A deletion whose write was refused has changed nothing, and can be repeated.
+func TestARefusedDeletionCanBeRepeated(t *testing.T) {
+	for _, c := range []struct{ first, last uint64 }{{1, 4}, {7, 9}, {1, 9}} {
+		d := newFullDisk(vfs.OpWrite)
+		w := openWAL(t, d, walOptions(t))
+		g := group(t, w, 1)
+		append1(t, g, 1, 9, 1, 100)
+		d.full.Store(true)
+		if err := g.DeleteRange(c.first, c.last); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		d.full.Store(false)
+		if err := g.DeleteRange(c.first, c.last); err != nil {
+			t.Fatal(err)
+		}
+		want := 9 - int(c.last-c.first+1)
+		if got := contents(t, g); len(got) != want {
+			t.Errorf("%d..%d: %v is left", c.first, c.last, got)
+		}
+		w.Close()
+	}
+}
