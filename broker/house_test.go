@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -236,7 +237,7 @@ func newPagedHouse(t *testing.T, n, groups int, bodyMemory int64) *house {
 		node.cond = sync.NewCond(&node.mu)
 		if bodyMemory > 0 {
 			node.disk = vfs.NewMem()
-			node.pager = segment.NewPager(node.disk, bodyMemory, BodySense(), log)
+			node.pager = segment.NewPager(node.disk, bodyMemory, math.MaxInt64, BodySense(), log)
 			t.Cleanup(node.pager.Close)
 		}
 		node.Broker = New(node, Options{NowMs: func() int64 { return time.Now().UnixMilli() }, Log: log.With("node", node.id)})

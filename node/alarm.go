@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"strconv"
@@ -26,6 +27,7 @@ const (
 // alarm watches what this node must not run out of.
 type alarm struct {
 	dir   string // on the disk that counts
+	slog  *slog.Logger
 	total uint64 // memory that this process may use, in bytes; 0 if that is unknown
 
 	mu            sync.Mutex
@@ -33,15 +35,17 @@ type alarm struct {
 	memoryBytes   uint64  // instead of memoryShare, unless 0
 	diskFreeBytes uint64  // 0 stands for the default
 	memory, disk  bool    // raised
+	ballast       ballast
+	unmade        time.Time // when the ballast could not be made, which was logged
 
 	// used, and free and size of the disk, in bytes; false if nobody knows.
 	used func() (uint64, bool)
 	free func(dir string) (free, size uint64, ok bool)
 }
 
-func newAlarm(c *Config) *alarm {
+func newAlarm(c *Config, log *slog.Logger) *alarm {
 	return &alarm{
-		dir: c.DataDir, total: memoryTotal(), memoryShare: c.MemoryHighWatermark, memoryBytes: c.MemoryHighWatermarkBytes,
+		dir: c.DataDir, slog: log, ballast: newBallast(c.DataDir), total: memoryTotal(), memoryShare: c.MemoryHighWatermark, memoryBytes: c.MemoryHighWatermarkBytes,
 		diskFreeBytes: c.DiskFreeLimitBytes, used: memoryUsed, free: diskFree,
 	}
 }
@@ -65,15 +69,52 @@ func (a *alarm) look() string {
 		reasons = append(reasons, fmt.Sprintf("low on memory: %d of %d MiB are used", used>>20, limit>>20))
 	}
 	free, size, ok := a.free(a.dir)
-	limit := a.diskFreeBytes
-	if limit == 0 {
-		limit = min(diskFreeDefault, uint64(diskFreeShare*float64(size)))
-	}
+	limit := a.diskLimit(size)
 	// The less is free the worse, so both are turned round.
 	if a.raised(&a.disk, ok && limit > 0, float64(limit), float64(free)) {
 		reasons = append(reasons, fmt.Sprintf("low on disk: %d of %d MiB are free", free>>20, limit>>20))
 	}
 	return strings.Join(reasons, "; ")
+}
+
+// diskLimit is how much of a disk has to stay free. Runs with mu held.
+func (a *alarm) diskLimit(size uint64) uint64 {
+	if a.diskFreeBytes > 0 {
+		return a.diskFreeBytes
+	}
+	return min(diskFreeDefault, uint64(diskFreeShare*float64(size)))
+}
+
+// release lets go of the ballast if the disk is as good as full.
+func (a *alarm) release() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	free, size, ok := a.free(a.dir)
+	if !ok || !a.ballast.short(free, size) {
+		return
+	}
+	bytes := a.ballast.held
+	if err := a.ballast.drop(); err != nil {
+		a.slog.Error("disk is full", "err", err)
+		return
+	}
+	a.slog.Warn("disk is nearly full, the ballast is let go of", "free_mib", free>>20, "ballast_mib", bytes>>20)
+}
+
+// refill makes the ballast when there is room for it.
+func (a *alarm) refill() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	free, size, ok := a.free(a.dir)
+	if !ok || !a.ballast.due(free, size, a.diskLimit(size)) || time.Since(a.unmade) < ballastRetry {
+		return
+	}
+	if err := a.ballast.make(ballastBytes(size)); err != nil {
+		a.unmade = time.Now()
+		a.slog.Warn("no room is kept for a full disk", "err", err, "retry", ballastRetry)
+		return
+	}
+	a.slog.Info("ballast is kept for a full disk", "free_mib", free>>20, "ballast_mib", a.ballast.held>>20)
 }
 
 // raised keeps one alarm: it is raised above the limit and ends below
@@ -109,6 +150,8 @@ func (n *Node) watchAlarms(ctx context.Context) {
 	every := time.NewTicker(alarmEvery)
 	defer every.Stop()
 	for {
+		n.alarm.release()
+		n.alarm.refill()
 		n.soundAlarm()
 		select {
 		case <-every.C:

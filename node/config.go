@@ -103,17 +103,19 @@ type Config struct {
 
 // Bounds of the fields. What RabbitMQ bounds has RabbitMQ's bounds.
 const (
-	frameMaxFloor      = 8192     // AMQP clients may rely on RabbitMQ's floor
-	frameMaxCeiling    = 16 << 20 // one frame is one read buffer
-	messageBytesMax    = 512 << 20
-	bodyMemoryFloor    = 1 << 20
-	bodyMemoryShare    = 4         // of the memory that there is
-	bodyMemoryUnknown  = 512 << 20 // if nobody knows how much there is
-	bootstrapExpectMax = 64
-	groupsMax          = 1024
-	joinMax            = 256
-	secretBytesMin     = 16
-	nameBytesMax       = 128
+	frameMaxFloor   = 8192     // AMQP clients may rely on RabbitMQ's floor
+	frameMaxCeiling = 16 << 20 // one frame is one read buffer
+	messageBytesMax = 512 << 20
+	bodyMemoryFloor = 1 << 20
+	bodyMemoryShare = 4 // of the memory that there is
+	// bodyMemoryMostShare is what bodies may come to when none can be written.
+	bodyMemoryMostShare = 0.75
+	bodyMemoryUnknown   = 512 << 20 // if nobody knows how much there is
+	bootstrapExpectMax  = 64
+	groupsMax           = 1024
+	joinMax             = 256
+	secretBytesMin      = 16
+	nameBytesMax        = 128
 )
 
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9@._-]*$`)
@@ -148,6 +150,13 @@ func (c *Config) GroupCount() int {
 		return c.Groups
 	}
 	return max(2, 2*c.BootstrapExpect)
+}
+
+// bodyMemoryMost is what bodies may take while none can be written to disk:
+// more than where the memory alarm stops publishers, and less than what the
+// process may have.
+func (c *Config) bodyMemoryMost() int64 {
+	return int64(bodyMemoryMostShare * float64(memoryTotal())) // with nothing known, a little more than BodyMemory
 }
 
 // BodyMemory is BodyMemoryBytes, or what its default works out to.

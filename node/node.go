@@ -82,6 +82,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 // locked: run unlocks it.
 func build(cfg Config, log *slog.Logger) (*Node, error) {
 	n := &Node{cfg: cfg, slog: log.With("node", cfg.Name), started: time.Now(), grumbled: map[string]time.Time{}}
+	n.alarm, n.lookAtAlarms = newAlarm(&cfg, n.slog), make(chan struct{}, 1)
+	n.alarm.release() // the log needs room to begin
 	c, err := cluster.New(cluster.Config{
 		DataDir: cfg.DataDir, Name: cfg.Name, Listen: cfg.ClusterListen, Advertise: cfg.ClusterAdvertise,
 		Join: cfg.Join, BootstrapExpect: cfg.BootstrapExpect, Secret: cfg.Secret, LogStore: cfg.LogStore,
@@ -96,8 +98,7 @@ func build(cfg Config, log *slog.Logger) (*Node, error) {
 		LoopbackUsers: cfg.LoopbackUsers,
 		Log:           n.slog,
 	})
-	n.alarm, n.lookAtAlarms = newAlarm(&cfg), make(chan struct{}, 1)
-	n.pager = segment.NewPager(vfs.OS{}, cfg.BodyMemory(), broker.BodySense(), n.slog)
+	n.pager = segment.NewPager(vfs.OS{}, cfg.BodyMemory(), cfg.bodyMemoryMost(), broker.BodySense(), n.slog)
 	n.groups = newGroups(c, n.broker, n.pager, n.slog)
 	n.amqp = amqp.New(door{n.broker}, amqp.Config{
 		Product: "Warren", Version: Version, ClusterName: cfg.ClusterName,

@@ -196,7 +196,7 @@ func (l *torturedLog) hear(f []string) {
 	case f[1] == "did":
 		l.settle(l.tFirst, l.tLast)
 	case f[1] == "snapped":
-		l.snapped = l.snapping
+		l.snapped = max(l.snapped, l.snapping) // one after a restart may be older
 	case f[1] == "snap" && len(f) == 4:
 		l.snapping = number(3)
 	case f[1] == "try" && len(f) == 6:

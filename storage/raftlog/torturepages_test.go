@@ -34,7 +34,7 @@ func (s *shelf) Damaged(err error) { panic(err) }
 // them again in their order. Files that another process has left must not be in
 // its way, whatever is in them.
 func pageForEver(fs vfs.FS, dir string) {
-	p := segment.NewPager(fs, 256<<10, segment.Sense{Weigh: func([]byte) uint32 { return 0 }}, slog.New(slog.DiscardHandler))
+	p := segment.NewPager(fs, 256<<10, 1<<30, segment.Sense{Weigh: func([]byte) uint32 { return 0 }}, slog.New(slog.DiscardHandler))
 	f, err := p.Folder(filepath.Join(dir, "segments"))
 	if err != nil {
 		panic(err)

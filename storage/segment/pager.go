@@ -3,6 +3,7 @@ package segment
 import (
 	"cmp"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -30,6 +31,7 @@ const (
 type Pager struct {
 	fs        vfs.FS
 	budget    int64
+	most      int64 // that memory may come to while nothing can be written
 	fileBytes int64 // from which no more is written to a file
 	sense     Sense
 	log       *slog.Logger
@@ -46,6 +48,7 @@ type Pager struct {
 	waste   []*file
 	passes  uint64 // of the writer
 	stuck   bool   // the last one could not free enough
+	refused bool   // because of an error
 	stopped bool
 	work    sync.WaitGroup
 }
@@ -69,9 +72,11 @@ type Sense struct {
 }
 
 // NewPager returns a Pager that begins to page out when the bodies of its
-// stores take more than budget bytes.
-func NewPager(fs vfs.FS, budget int64, sense Sense, log *slog.Logger) *Pager {
+// stores take more than budget bytes, and that lets them take no more than most
+// while it cannot: see Ease.
+func NewPager(fs vfs.FS, budget, most int64, sense Sense, log *slog.Logger) *Pager {
 	p := newPager(fs, budget, sense, log)
+	p.most = max(most, budget+budget/2)
 	p.work.Go(p.writeOn) // these two end with Close
 	p.work.Go(p.readOn)
 	return p
@@ -79,7 +84,7 @@ func NewPager(fs vfs.FS, budget int64, sense Sense, log *slog.Logger) *Pager {
 
 // newPager is a Pager whose work somebody else does.
 func newPager(fs vfs.FS, budget int64, sense Sense, log *slog.Logger) *Pager {
-	p := &Pager{fs: fs, budget: budget, fileBytes: fileBytes, sense: sense, log: log, kick: make(chan struct{}, 1)}
+	p := &Pager{fs: fs, budget: budget, most: math.MaxInt64, fileBytes: fileBytes, sense: sense, log: log, kick: make(chan struct{}, 1)}
 	p.changed = sync.NewCond(&p.mu)
 	return p
 }
@@ -142,21 +147,33 @@ func (p *Pager) discard(f *file) {
 // Ease waits while memory is well over the budget and paging out helps. Whoever
 // fills a store calls it, without the owner's lock: it is what bounds memory
 // when more comes in than the disk takes.
+//
+// While nothing can be written, because the disk is full, it lets go on what
+// there is memory for: consumers need that, and it is not for here to keep
+// publishers out. At the most that memory may come to it waits for the disk all
+// the same. A node that starts with a deep queue and a full disk comes there,
+// and would be killed for its memory over and over.
 func (f *Folder) Ease() {
 	p := f.pager
 	for p.hot.Load() > p.budget+p.budget/2 {
 		p.mu.Lock()
-		p.wake()
-		for pass := p.passes; p.passes == pass && !p.stopped; {
+		if !p.refused {
+			p.wake() // else it is tried again in a while
+		}
+		for pass := p.passes; p.passes == pass && !p.stopped && !p.letsGo(); {
 			p.changed.Wait()
 		}
-		enough := p.stuck || p.stopped
+		enough := p.letsGo() || p.stuck && !p.refused || p.stopped
 		p.mu.Unlock()
 		if enough {
 			return
 		}
 	}
 }
+
+// letsGo reports whether there is memory to go on with while nothing can be
+// written. Runs with mu held.
+func (p *Pager) letsGo() bool { return p.refused && p.hot.Load() <= p.most }
 
 // writeOn is the writer: it pages out when it is woken, removes files, and
 // writes sparse ones anew.
@@ -165,6 +182,7 @@ func (p *Pager) writeOn() {
 	defer retry.Stop()
 	compact := time.NewTicker(compactEvery)
 	defer compact.Stop()
+	var paused time.Time // until then nothing is written, after an error
 	for {
 		select {
 		case <-p.kick:
@@ -173,16 +191,22 @@ func (p *Pager) writeOn() {
 			p.compactOne()
 		}
 		p.removeWaste()
+		if time.Now().Before(paused) && !p.isStopped() {
+			continue
+		}
 		stuck := !p.shrink()
 		p.mu.Lock()
 		p.passes++
-		p.stuck = stuck
+		p.stuck, p.refused = stuck, stuck && p.failing
 		stopped := p.stopped
 		p.changed.Broadcast()
 		p.mu.Unlock()
 		if stopped {
 			p.removeWaste()
 			return
+		}
+		if stuck && p.failing {
+			paused = time.Now().Add(retryAfter) // which is over when retry comes
 		}
 		if stuck {
 			retry.Reset(retryAfter)
@@ -202,7 +226,7 @@ func (p *Pager) shrink() bool {
 		}
 		p.mu.Lock() // who waits in Ease need not wait for all of it
 		p.passes++
-		p.stuck = false
+		p.stuck, p.refused = false, false
 		p.changed.Broadcast()
 		p.mu.Unlock()
 	}

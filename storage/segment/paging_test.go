@@ -483,7 +483,7 @@ func TestSparseFilesAreWrittenAnew(t *testing.T) {
 }
 
 func TestThePagerWorksByItself(t *testing.T) {
-	p := NewPager(vfs.NewMem(), 256<<10, sense, slog.New(slog.DiscardHandler))
+	p := NewPager(vfs.NewMem(), 256<<10, 1<<30, sense, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	f, err := p.Folder(pagedDir)
 	if err != nil {
@@ -582,7 +582,7 @@ func (f slowFile) WriteAt(b []byte, off int64) (int, error) {
 }
 
 func TestEaseWaitsForWhatIsTooMuchOnly(t *testing.T) {
-	p := NewPager(slowly{vfs.NewMem()}, 32<<20, sense, slog.New(slog.DiscardHandler))
+	p := NewPager(slowly{vfs.NewMem()}, 32<<20, 1<<30, sense, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	f, err := p.Folder(pagedDir)
 	if err != nil {
