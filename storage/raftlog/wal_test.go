@@ -240,30 +240,6 @@ func TestConcurrentGroups(t *testing.T) {
 	}
 }
 
-func TestAHungDiskEndsTheProcessOfAWALToo(t *testing.T) {
-	fs := vfs.NewMem()
-	fatal := make(chan error, 1)
-	o := walOptions(t)
-	o.SlowAfter, o.HungAfter = time.Millisecond, 2*time.Millisecond
-	o.Fatal = func(err error) { fatal <- err }
-	w := openWAL(t, fs, o)
-	var once sync.Once
-	var why error
-	fs.Inject(func(op vfs.Op, _ string) error {
-		if op == vfs.OpSync {
-			once.Do(func() { why = <-fatal })
-		}
-		return nil
-	})
-	append1(t, group(t, w, 1), 1, 1, 1, 10)
-	if why == nil || !strings.Contains(why.Error(), "has not answered") {
-		t.Errorf("fatal: %v", why)
-	}
-	if w.Stats().SlowWrites == 0 {
-		t.Error("a slow write is not counted")
-	}
-	w.Close()
-}
 
 // What recovery makes of files that something has happened to.
 func TestRecovery(t *testing.T) {
