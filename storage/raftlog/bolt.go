@@ -13,8 +13,8 @@
 // panics if it cannot store a term; so every failed write ends the process
 // through Options.Fatal, from here, before Raft hears of it. A full disk that
 // refuses a write is the exception: bbolt rolls such a transaction back whole,
-// nothing was acknowledged, and a later try may succeed. A term or a vote is
-// tried again by itself, for as long as a hung disk is waited for.
+// nothing was acknowledged, and a later try may succeed. A term or a vote
+// waits for room.
 package raftlog
 
 import (
@@ -38,7 +38,7 @@ const (
 	// of stopping readers and writers to map it again as it grows.
 	mmapBytes = 1 << 30
 	// fullDiskPause is how soon a term or a vote is tried again on a full disk.
-	fullDiskPause = 100 * time.Millisecond
+	fullDiskPause = 500 * time.Millisecond
 )
 
 // Options say how a log behaves. Log and Fatal are required.
@@ -160,18 +160,15 @@ func (b *Bolt) SetUint64(k []byte, v uint64) error {
 	return b.insist("store "+string(k), func() error { return b.BoltStore.SetUint64(k, v) })
 }
 
-// insist writes what Raft cannot do without. On a full disk it waits for room:
-// somebody may be about to make some.
+// insist writes what Raft cannot do without. On a full disk it waits for room,
+// however long: the group can take no part in anything here until then, but a
+// process that ended would come no further, and take its other groups with it.
 func (b *Bolt) insist(what string, do func() error) error {
-	for end := time.Now().Add(b.opts.HungAfter); ; time.Sleep(fullDiskPause) {
-		err := b.write(what, do)
-		if !refused(err) {
+	for {
+		if err := b.write(what, do); !refused(err) {
 			return err
 		}
-		if time.Now().After(end) {
-			b.opts.Fatal(fmt.Errorf("%s: %w", b.path, err))
-			return err
-		}
+		time.Sleep(fullDiskPause)
 	}
 }
 

@@ -240,7 +240,6 @@ func TestConcurrentGroups(t *testing.T) {
 	}
 }
 
-
 // What recovery makes of files that something has happened to.
 func TestRecovery(t *testing.T) {
 	for _, c := range []struct {

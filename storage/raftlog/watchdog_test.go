@@ -47,7 +47,10 @@ func onceIn(fs *vfs.Mem, f func() error) {
 func settled(t *testing.T, fs *vfs.Mem, o Options) *WAL {
 	t.Helper()
 	w := openWAL(t, fs, o)
-	eventually(t, func() bool { names, _ := fs.List("/wal"); return len(names) == 2 && !strings.HasSuffix(names[1], newSuffix) })
+	eventually(t, func() bool {
+		names, _ := fs.List("/wal")
+		return len(names) == 2 && !strings.HasSuffix(names[1], newSuffix)
+	})
 	return w
 }
 

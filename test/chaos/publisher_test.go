@@ -33,7 +33,7 @@ const (
 	publishPause = 2 * time.Millisecond // between two
 	redialPause  = 20 * time.Millisecond
 	dialTimeout  = 5 * time.Second
-	paddingMax   = 2048 // bytes of a body after its number
+	paddingMax   = 2048 // bytes of a body after its number, unless a publisher has others
 )
 
 // publisher publishes with confirms until it is stopped. When its connection
@@ -44,6 +44,8 @@ type publisher struct {
 	queue string
 	urls  []string // in the order of preference
 	rnd   *rand.Rand
+	// padding is up to how many bytes a body has after its number.
+	padding int
 
 	mu        sync.Mutex
 	fates     []fate
@@ -56,6 +58,7 @@ func newPublisher(t testing.TB, id uint32, queue string, urls []string, seed uin
 	return &publisher{
 		t: t, id: id, queue: queue, urls: urls,
 		rnd:     rand.New(rand.NewPCG(seed, uint64(id))),
+		padding: paddingMax,
 		changed: make(chan struct{}, 1),
 	}
 }
@@ -144,7 +147,7 @@ func (p *publisher) publish(ch *amqp091.Channel) error {
 	number := len(p.fates)
 	p.fates = append(p.fates, unknown)
 	p.mu.Unlock()
-	body := make([]byte, numberBytes+p.rnd.IntN(paddingMax))
+	body := make([]byte, numberBytes+p.rnd.IntN(p.padding))
 	binary.BigEndian.PutUint32(body, p.id)
 	binary.BigEndian.PutUint32(body[4:], uint32(number))
 	// The context is only looked at before the frames are written.
