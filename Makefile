@@ -3,6 +3,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ROUNDS      = 20
 FUZZTIME    = 60s
+COUNT       = 500000
 BENCH       =
 
 help: ## what there is
@@ -29,6 +30,9 @@ clients-full: ## the clients of other languages, for minutes instead of seconds
 chaos: build ## ROUNDS=20 rounds of kill -9; SEED=n repeats the moments of a run
 	WARREN_BINARY=$(CURDIR)/bin/warren ROUNDS=$(ROUNDS) go test -count=1 -v -timeout 2h ./test/chaos
 
+amplification: build ## bytes written per byte of COUNT=500000 messages, by each of three nodes, with wal and boltdb
+	WARREN_BINARY=$(CURDIR)/bin/warren AMPLIFICATION=$(COUNT) go test -count=1 -v -timeout 2h ./test/amplification
+
 conform: ## the behaviours that clients count on, on a cluster of three of its own; CONFORM_AMQP for another
 	go test -count=1 -skip TestAMQP091GoIntegration ./test/conform
 
@@ -43,4 +47,4 @@ fuzz: ## every fuzz test for FUZZTIME=60s
 		done; \
 	done
 
-.PHONY: help build check test bench clients-full chaos conform conform-rabbitmq fuzz
+.PHONY: help build check test bench clients-full chaos amplification conform conform-rabbitmq fuzz
