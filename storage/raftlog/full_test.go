@@ -80,18 +80,11 @@ func TestAFullDiskFailsAppendsAndHeals(t *testing.T) {
 func TestAFullDiskLetsTheBeginningOfALogGo(t *testing.T) {
 	d := newFullDisk(vfs.OpAllocate)
 	w := openWAL(t, d, walOptions(t))
-	g, other := group(t, w, 1), group(t, w, 2)
+	g := group(t, w, 1)
+	append1(t, g, 1, 3, 1, 100)
 	d.full.Store(true)
-	fill(t, other, 1, 1)
-	next := fill(t, g, 1, 1)
-	if next < 2 {
-		next = 2
-		d.full.Store(false)
-		append1(t, g, 1, 1, 1, 200)
-		d.full.Store(true)
-		fill(t, other, 100, 1)
-	}
-	if err := g.DeleteRange(1, next-1); err != nil {
+	fill(t, group(t, w, 2), 1, 1)
+	if err := g.DeleteRange(1, 3); err != nil {
 		t.Fatal(err)
 	}
 	if last, _ := g.LastIndex(); last != 0 {
@@ -109,28 +102,42 @@ func TestAFullDiskLetsTheBeginningOfALogGo(t *testing.T) {
 }
 
 // Raft takes the end of a log for replaced that it has had deleted: so what is
-// to replace it has room, whatever others store in between.
+// to replace it has room, whatever others store and delete in between.
 func TestAFullDiskHasRoomForWhatReplacesADeletedEnd(t *testing.T) {
 	d := newFullDisk(vfs.OpAllocate)
 	o := walOptions(t)
 	o.FileBytes = 64 << 10
 	w := openWAL(t, d, o)
 	defer w.Close()
-	g, other := group(t, w, 1), group(t, w, 2)
-	append1(t, g, 1, 9, 1, 100)
+	cut := []*GroupLog{group(t, w, 1), group(t, w, 2)}
+	for _, g := range cut {
+		append1(t, g, 1, 9, 1, 100)
+	}
 	d.full.Store(true)
-	if err := g.DeleteRange(5, 9); err != nil {
-		t.Fatal(err)
+	for _, g := range cut {
+		if err := g.DeleteRange(5, 9); err != nil {
+			t.Fatal(err)
+		}
 	}
-	fill(t, other, 1, 1)
-	if err := g.StoreLog(entry(5, 2, 14<<10)); err != nil {
-		t.Fatal(err)
+	other := group(t, w, 3)
+	next := fill(t, other, 1, 1)
+	refused := false
+	for i := uint64(1); i < next && !refused; i++ {
+		refused = other.DeleteRange(i, i) != nil
 	}
-	if err := g.DeleteRange(3, 5); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("an end is deleted without room for another: %v", err)
+	if !refused {
+		t.Errorf("%d deletions have found room that is for others", next)
 	}
-	if last, _ := g.LastIndex(); last != 5 {
-		t.Errorf("the log ends at %d", last)
+	for _, g := range cut {
+		if err := g.StoreLog(entry(5, 2, 15<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.DeleteRange(3, 5); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("an end is deleted without room for another: %v", err)
+		}
+		if last, _ := g.LastIndex(); last != 5 {
+			t.Errorf("the log ends at %d", last)
+		}
 	}
 }
 

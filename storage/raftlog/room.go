@@ -102,18 +102,23 @@ func (w *WAL) prepare() error {
 	return w.squeeze(err)
 }
 
-// squeeze lets only what must not fail go on.
+// squeeze lets only what must not fail go on, and nothing into the room that is
+// kept for others.
 func (w *WAL) squeeze(why error) error {
 	why = w.full(why)
-	end := w.off + recordHead
+	end, kept := w.off+recordHead, int64(w.cuts)*w.replaceRoom()
 	for _, r := range w.batch {
-		deletes := r.do == doEnd || r.do == doDelete && !r.cutsEnd()
-		limit := w.file.size
-		if !deletes {
-			limit -= w.deletionRoom()
+		must := r.do == doEnd || r.do == doDelete && !r.cutsEnd()
+		limit := w.file.size - kept
+		if r.replaces() {
+			must = true
+			kept -= w.replaceRoom()
+			if limit = w.file.size - kept; r.room() > w.replaceRoom() {
+				limit -= w.deletionRoom()
+			}
 		}
 		switch fits := !w.spent && end+r.room() <= limit; {
-		case fits && (deletes || r.replaces()):
+		case must && fits:
 			end += r.room()
 		case r.replaces():
 			return w.fail(fmt.Errorf("the disk is full between a deleted suffix and its replacement: %w", why))
