@@ -148,20 +148,22 @@ func (a *applier) Restore(rc io.ReadCloser) error {
 }
 
 func (a *applier) restore(rc io.ReadCloser) error {
-	meta, ok := snapshotMeta(rc)
+	r, ok := snapshotReader(rc)
 	if !ok {
 		return fmt.Errorf("restore: not a reader of our snapshot store: %T", rc)
 	}
+	r.Local() // the Machine finds the linked files by itself
+	meta := r.Meta()
 	after, err := a.onRestore(meta)
 	if err != nil {
 		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
 	}
-	if err := a.machine.Restore(rc); err != nil {
+	if err := a.machine.Restore(r); err != nil {
 		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
 	}
 	// The checksum is checked at the end of the file: the state counts only
 	// once the reader has said io.EOF.
-	n, err := io.Copy(io.Discard, rc)
+	n, err := io.Copy(io.Discard, r)
 	if err != nil {
 		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
 	}
@@ -177,16 +179,16 @@ func (a *applier) restore(rc io.ReadCloser) error {
 	return nil
 }
 
-// snapshotMeta finds our snapshot store's reader below Raft's counting one.
-func snapshotMeta(rc io.ReadCloser) (raft.SnapshotMeta, bool) {
+// snapshotReader finds our snapshot store's reader below Raft's counting one.
+func snapshotReader(rc io.ReadCloser) (*snapshot.Reader, bool) {
 	for {
 		switch r := rc.(type) {
 		case *snapshot.Reader:
-			return r.Meta(), true
+			return r, true
 		case raft.ReadCloserWrapper:
 			rc = r.WrappedReadCloser()
 		default:
-			return raft.SnapshotMeta{}, false
+			return nil, false
 		}
 	}
 }

@@ -21,11 +21,12 @@ const (
 
 var errCancelled = errors.New("snapshot was cancelled")
 
-// sink writes one snapshot. Raft closes it from one goroutine, twice.
-type sink struct {
+// Sink writes one snapshot. Raft closes it from one goroutine, twice.
+type Sink struct {
 	store *Store
 	tmp   string
 	meta  raft.SnapshotMeta
+	files []File
 	file  vfs.File
 
 	block  []byte // header's room, then payload
@@ -37,10 +38,10 @@ type sink struct {
 }
 
 // ID is raft.SnapshotSink's.
-func (k *sink) ID() string { return k.meta.ID }
+func (k *Sink) ID() string { return k.meta.ID }
 
 // Write gathers state into blocks.
-func (k *sink) Write(b []byte) (int, error) {
+func (k *Sink) Write(b []byte) (int, error) {
 	if k.ended {
 		return 0, errors.Join(errors.New("write to an ended snapshot"), k.err)
 	}
@@ -58,7 +59,27 @@ func (k *sink) Write(b []byte) (int, error) {
 	return written, k.failed
 }
 
-func (k *sink) flush() error {
+// Link makes the first bytes of the file at path part of the snapshot, under
+// name. No byte is copied: the file gets one more name. Whoever calls it has
+// synced those bytes, and sees to it that they never change any more; more may
+// be appended behind them. id is the File's.
+func (k *Sink) Link(name, path string, bytes int64, id string) error {
+	f := File{Name: name, Bytes: bytes, ID: id}
+	switch {
+	case k.ended:
+		return errors.Join(errors.New("link into an ended snapshot"), k.err)
+	case !f.valid():
+		return fmt.Errorf("link %s into snapshot: bad name, id or length", name)
+	}
+	if err := k.store.fs.Link(path, filepath.Join(k.tmp, name)); err != nil {
+		k.failed = errors.Join(k.failed, fmt.Errorf("link %s into snapshot: %w", name, err))
+		return k.failed
+	}
+	k.files = append(k.files, f)
+	return nil
+}
+
+func (k *Sink) flush() error {
 	payload := k.block[blockHeader:]
 	if len(payload) == 0 {
 		return nil
@@ -82,7 +103,7 @@ func blockSum(number uint64, payload []byte) uint32 {
 
 // Close makes the snapshot durable and the newest one. Raft may discard its
 // log up to here once this has answered nil.
-func (k *sink) Close() error {
+func (k *Sink) Close() error {
 	if k.ended {
 		return k.err
 	}
@@ -92,13 +113,11 @@ func (k *sink) Close() error {
 		k.err = errors.Join(k.err, k.store.fs.Remove(k.tmp))
 		return k.err
 	}
-	if err := k.store.reap(); err != nil { // this one is good all the same
-		k.store.log.Warn("old snapshots stay", "err", err)
-	}
+	k.store.reapOrWarn() // this one is good all the same
 	return nil
 }
 
-func (k *sink) finish() error {
+func (k *Sink) finish() error {
 	err := k.failed
 	if err == nil {
 		err = k.flush()
@@ -110,9 +129,11 @@ func (k *sink) finish() error {
 		return fmt.Errorf("finish snapshot: %w", err)
 	}
 	k.block = nil
-	if err := k.store.writeMeta(k.tmp, &k.meta); err != nil {
+	if err := k.store.writeMeta(k.tmp, description{k.meta, k.files}); err != nil {
 		return fmt.Errorf("finish snapshot: %w", err)
 	}
+	// The names of the linked files are durable with the folder, as those of
+	// state and description are; their bytes were before they were linked.
 	if err := k.store.fs.SyncDir(k.tmp); err != nil {
 		return fmt.Errorf("finish snapshot: %w", err)
 	}
@@ -126,7 +147,7 @@ func (k *sink) finish() error {
 }
 
 // Cancel gives the snapshot up; after Close it does nothing.
-func (k *sink) Cancel() error {
+func (k *Sink) Cancel() error {
 	if k.ended {
 		return nil
 	}

@@ -1,12 +1,16 @@
 // Package snapshot is a raft.SnapshotStore: each snapshot is a folder with the
-// state in checked blocks and a small file that describes it. It does not know
-// what the state holds.
+// state in checked blocks, a small file that describes it, and any number of
+// files that are linked in: bytes that the state refers to and that were on
+// disk already. It does not know what state and files hold.
 //
 //	<dir>/<term %016x>-<index %016x>-<random>/state.bin   blocks: u32 bytes, u32 crc, payload
 //	                                         /meta.json   a line with its checksum, then JSON
+//	                                         /...         the linked files
 //
 // A snapshot counts once its folder has lost its ".tmp": state and description
 // are synced, then the folder, then it is renamed, then the parent is synced.
+// A linked file was synced before it was linked. It stays whole when its other
+// names are removed, and goes with the folder.
 package snapshot
 
 import (
@@ -50,7 +54,14 @@ type Store struct {
 	retain int
 	log    *slog.Logger
 
-	mu sync.Mutex // guards moving and removing folders
+	mu   sync.Mutex // guards moving and removing folders
+	pins map[string]pin
+}
+
+// pin keeps the folder of a snapshot.
+type pin struct {
+	readers int
+	due     bool // to be removed when they have gone
 }
 
 // Open opens the snapshots in dir, makes the folder if need be, and removes
@@ -65,7 +76,7 @@ func Open(fs vfs.FS, dir string, retain int, log *slog.Logger) (*Store, error) {
 	if err := fs.SyncDir(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
-	s := &Store{fs: fs, dir: dir, retain: retain, log: log}
+	s := &Store{fs: fs, dir: dir, retain: retain, log: log, pins: map[string]pin{}}
 	names, err := fs.List(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
@@ -95,7 +106,7 @@ func (s *Store) Create(version raft.SnapshotVersion, index, term uint64, c raft.
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create snapshot: %w", err), s.fs.Remove(tmp))
 	}
-	return &sink{
+	return &Sink{
 		store: s, tmp: tmp, file: f, block: make([]byte, blockHeader, blockHeader+blockBytes),
 		meta: raft.SnapshotMeta{
 			Version: version, ID: id, Index: index, Term: term,
@@ -116,12 +127,12 @@ func (s *Store) List() ([]*raft.SnapshotMeta, error) {
 		if strings.HasSuffix(name, tmpSuffix) || strings.HasSuffix(name, damagedSuffix) {
 			continue
 		}
-		meta, err := s.readMeta(name)
+		d, err := s.readMeta(name)
 		if err != nil {
 			s.log.Error("skip a snapshot", "snapshot", name, "err", err)
 			continue
 		}
-		list = append(list, meta)
+		list = append(list, &d.SnapshotMeta)
 	}
 	slices.SortFunc(list, func(a, b *raft.SnapshotMeta) int {
 		return cmp.Or(cmp.Compare(b.Term, a.Term), cmp.Compare(b.Index, a.Index), cmp.Compare(b.ID, a.ID))
@@ -129,7 +140,10 @@ func (s *Store) List() ([]*raft.SnapshotMeta, error) {
 	return list, nil
 }
 
-// Open opens a snapshot to restore it or to send it. Nothing is read of the
+// Open opens a snapshot to send it, or to restore it. Its reader gives the
+// state and then the bytes of all linked files, and the size in its description
+// is that of both: the node that it is sent to has none of these files. Who
+// restores it here takes the Reader, and calls Local. Nothing is read of the
 // state yet: each block is checked before any byte of it is handed out.
 func (s *Store) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	r, err := s.LocalOpen(id)
@@ -137,23 +151,65 @@ func (s *Store) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 		return nil, nil, err
 	}
 	meta := r.Meta()
+	for _, f := range r.about.Files {
+		meta.Size += f.Bytes
+	}
 	return &meta, r, nil
 }
 
-// LocalOpen is Open for those who want our own Reader.
+// LocalOpen is Open for those who want our own Reader. The snapshot's folder
+// stays until it is closed.
 func (s *Store) LocalOpen(id string) (*Reader, error) {
-	meta, err := s.readMeta(id)
+	s.mu.Lock()
+	p := s.pins[id] // before anything is read: reap must not come between
+	p.readers++
+	s.pins[id] = p
+	s.mu.Unlock()
+	r, err := s.open(id)
 	if err != nil {
+		s.unpin(id)
 		return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+	}
+	return r, nil
+}
+
+func (s *Store) open(id string) (*Reader, error) {
+	about, err := s.readMeta(id)
+	if err != nil {
+		return nil, err
 	}
 	f, err := s.fs.Open(filepath.Join(s.dir, id, stateFile))
 	if err != nil {
-		return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+		return nil, err
 	}
-	return &Reader{store: s, meta: *meta, file: f}, nil
+	return &Reader{store: s, about: *about, file: f}, nil
 }
 
-func (s *Store) readMeta(id string) (*raft.SnapshotMeta, error) {
+// unpin takes one Reader's pin away, and removes what has waited for that.
+func (s *Store) unpin(id string) {
+	s.mu.Lock()
+	p := s.pins[id]
+	p.readers--
+	if s.pins[id] = p; p.readers == 0 {
+		delete(s.pins, id)
+	}
+	s.mu.Unlock()
+	if p.readers == 0 && p.due {
+		s.reapOrWarn()
+	}
+}
+
+// Files lists the files that are linked into a snapshot, in the order in which
+// they were.
+func (s *Store) Files(id string) ([]File, error) {
+	d, err := s.readMeta(id)
+	if err != nil {
+		return nil, fmt.Errorf("files of snapshot %s: %w", id, err)
+	}
+	return d.Files, nil
+}
+
+func (s *Store) readMeta(id string) (*description, error) {
 	f, err := s.fs.Open(filepath.Join(s.dir, id, metaFile))
 	if err != nil {
 		return nil, err
@@ -169,17 +225,25 @@ func (s *Store) readMeta(id string) (*raft.SnapshotMeta, error) {
 	if _, err := fmt.Sscanf(string(b[:8]), "%08x", &sum); err != nil || crc32.Checksum(b[9:], castagnoli) != sum {
 		return nil, fmt.Errorf("%w: description", ErrDamaged)
 	}
-	var meta raft.SnapshotMeta
-	if err := json.Unmarshal(b[9:], &meta); err != nil {
+	var d description
+	if err := json.Unmarshal(b[9:], &d); err != nil {
 		return nil, fmt.Errorf("%w: description: %w", ErrDamaged, err)
 	}
-	return &meta, nil
+	for _, f := range d.Files {
+		if !f.valid() {
+			return nil, fmt.Errorf("%w: description of file %q", ErrDamaged, f.Name)
+		}
+	}
+	return &d, nil
 }
 
-func (s *Store) writeMeta(dir string, meta *raft.SnapshotMeta) error {
-	b, err := json.Marshal(meta)
+func (s *Store) writeMeta(dir string, d description) error {
+	b, err := json.Marshal(d)
 	if err != nil {
 		return err
+	}
+	if len(b)+9 > metaBytesMax {
+		return fmt.Errorf("its description has %d bytes, %d are the most", len(b)+9, metaBytesMax)
 	}
 	f, err := s.fs.Create(filepath.Join(dir, metaFile))
 	if err != nil {
@@ -192,8 +256,14 @@ func (s *Store) writeMeta(dir string, meta *raft.SnapshotMeta) error {
 	return errors.Join(err, f.Close())
 }
 
-// reap removes the snapshots beyond the newest retain ones. Those who read one
-// just now go on reading. What it cannot remove the next Open does.
+func (s *Store) reapOrWarn() {
+	if err := s.reap(); err != nil {
+		s.log.Warn("old snapshots stay", "err", err)
+	}
+}
+
+// reap removes the snapshots beyond the newest retain ones. One that is read
+// just now stays until it is closed. What it cannot remove the next Open does.
 func (s *Store) reap() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,6 +272,11 @@ func (s *Store) reap() error {
 		return err
 	}
 	for _, old := range list[min(s.retain, len(list)):] {
+		if p, read := s.pins[old.ID]; read {
+			p.due = true
+			s.pins[old.ID] = p
+			continue
+		}
 		path := filepath.Join(s.dir, old.ID)
 		if err := s.fs.Rename(path, path+tmpSuffix); err != nil {
 			return fmt.Errorf("reap: %w", err)

@@ -19,6 +19,7 @@ type FS interface {
 	Open(name string) (File, error)   // to read
 	Edit(name string) (File, error)   // to read and write a file that exists, as it is
 	Rename(from, to string) error     // of files and folders; replaces a file
+	Link(old, to string) error        // one more name for a file, which goes with the last of them; to must be free
 	Remove(name string) error         // a file, or a folder with all that is in it; a missing one is no error
 	List(dir string) ([]string, error)
 	MkdirAll(dir string) error
@@ -108,6 +109,9 @@ func (OS) Edit(name string) (File, error) {
 
 // Rename is FS.Rename.
 func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Link is FS.Link.
+func (OS) Link(old, to string) error { return os.Link(old, to) }
 
 // Remove is FS.Remove.
 func (OS) Remove(name string) error { return os.RemoveAll(name) }

@@ -18,7 +18,7 @@ type Op string
 // The calls that an injector sees.
 const (
 	OpCreate, OpOpen, OpRename, OpRemove, OpList, OpMkdir, OpSyncDir Op = "create", "open", "rename", "remove", "list", "mkdir", "syncdir"
-	OpRead, OpWrite, OpSync, OpAllocate, OpEdit                      Op = "read", "write", "sync", "allocate", "edit"
+	OpRead, OpWrite, OpSync, OpAllocate, OpEdit, OpLink              Op = "read", "write", "sync", "allocate", "edit", "link"
 )
 
 // Loss says what a crash takes of what was not synced.
@@ -290,6 +290,25 @@ func (m *Mem) Rename(from, to string) error {
 	n := p.kids[base]
 	delete(p.kids, base)
 	q.kids[newBase] = n
+	return nil
+}
+
+// Link is FS.Link.
+func (m *Mem) Link(old, to string) error {
+	if err := m.before(OpLink, old); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.find(old)
+	p, base := m.parent(to)
+	switch {
+	case n == nil || n.dir || p == nil:
+		return missing(OpLink, old)
+	case p.kids[base] != nil:
+		return &fs.PathError{Op: string(OpLink), Path: to, Err: fs.ErrExist}
+	}
+	p.kids[base] = n
 	return nil
 }
 

@@ -94,6 +94,51 @@ func TestARenameIsDurableWithItsFolder(t *testing.T) {
 	}
 }
 
+func TestALinkIsDurableWithItsFolder(t *testing.T) {
+	m := NewMem()
+	if err := errors.Join(m.MkdirAll("/a"), m.MkdirAll("/b"), m.SyncDir("/")); err != nil {
+		t.Fatal(err)
+	}
+	f, err := m.Create("/a/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, "x")
+	if err := errors.Join(f.Sync(), m.Link("/a/f", "/b/l")); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, m.Crash(LoseAll), "/b/l"); got == "x" {
+		t.Error("a link survived without SyncDir")
+	}
+	if err := errors.Join(m.SyncDir("/b"), m.Remove("/a/f")); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, m.Crash(LoseAll), "/b/l"); got != "x" {
+		t.Errorf("the link has %q after a crash", got)
+	}
+}
+
+func TestAFileWithTwoNamesIsOneFileAfterACrash(t *testing.T) {
+	m := NewMem()
+	f, err := m.Create("/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, "x")
+	if err := errors.Join(f.Sync(), m.Link("/f", "/l"), m.SyncDir("/")); err != nil {
+		t.Fatal(err)
+	}
+	c := m.Crash(LoseAll)
+	again, err := c.Edit("/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, again, "y")
+	if got := content(t, c, "/l"); got != "xy" {
+		t.Errorf("the other name has %q", got)
+	}
+}
+
 func TestAnInjectedErrorStopsTheCall(t *testing.T) {
 	m := NewMem()
 	want := errors.New("no")
@@ -142,6 +187,11 @@ func TestMemDoesWhatTheRealOneDoes(t *testing.T) {
 		for _, n := range names {
 			say("has "+n, err)
 		}
+		say("link", fs.Link(root+"/a/f", root+"/a/b/l"))
+		say("link over", fs.Link(root+"/a/f", root+"/a/b/l"))
+		say("link nothing", fs.Link(root+"/a/none", root+"/a/m"))
+		say("link a folder", fs.Link(root+"/a/b", root+"/a/m"))
+		say("link into nothing", fs.Link(root+"/a/f", root+"/none/l"))
 		say("move", fs.Rename(root+"/a/f", root+"/a/b/g"))
 		say("move nothing", fs.Rename(root+"/a/f", root+"/a/h"))
 		r, err := fs.Open(root + "/a/b/g")
@@ -160,6 +210,13 @@ func TestMemDoesWhatTheRealOneDoes(t *testing.T) {
 		say(string(b[:n]), err)
 		_, err = fs.Edit(root + "/a/none")
 		say("edit nothing", err)
+		l, err := fs.Open(root + "/a/b/l")
+		say("open the link", err)
+		n, err = l.ReadAt(b[:8], 0)
+		say(string(b[:n]), err)
+		say("remove the first name", fs.Remove(root+"/a/b/g"))
+		_, err = fs.Open(root + "/a/b/l")
+		say("open the other", err)
 		say("remove", fs.Remove(root+"/a"))
 		say("remove nothing", fs.Remove(root+"/a"))
 		_, err = fs.List(root + "/a")
