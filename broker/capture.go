@@ -6,43 +6,118 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
+	"slices"
 
-	"warren/fsm/queue"
 	"warren/mq"
 	"warren/storage/segment"
 )
 
-// A shard's snapshot is its state, and the bodies of what is live in it:
+// A shard's snapshot is its state, and the bodies of what is live in it. In
+// version 1, which is written where no files can be linked, these follow:
 //
 //	u8 version | u64 bytes | state
 //	{ uvarint queue | uvarint seq | u8 flags | u8 priority | varint expiryMs | uvarint bytes | body }*
 //	uvarint 0
-const captureVersion = 1
+//
+// In version 2 they are in segment files that the snapshot links, and a manifest
+// says where:
+//
+//	u8 version | u64 bytes | state
+//	uvarint queues that some message stated a priority in, each: uvarint id
+//	u64 bytes | manifest of the segments
+//	the segments, one after the other, if they could not be linked: it was sent
+//
+// Where bodies are is a matter of this node: the state knows nothing of it.
+const (
+	captureVersion       = 1
+	captureVersionLinked = 2
+)
+
+// linker is a snapshot being written that takes files as they are: the first
+// bytes of the one at path, which are durable and never change.
+type linker interface {
+	Link(name, path string, bytes int64, id string) error
+}
 
 // captured is a shard's state at one moment.
 type captured struct {
-	shard  *Shard
-	state  []byte
-	bodies *segment.View
+	shard       *Shard
+	state       []byte
+	prioritized []mq.QueueID
+	bodies      *segment.View
 }
 
-// Snapshot captures the shard as it is now.
+// Snapshot captures the shard as it is now. A damaged replica makes none: the
+// last one, and the log after it, may still have what it has lost.
 func (s *Shard) Snapshot() (Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &captured{shard: s, state: s.state.AppendTo(nil), bodies: s.bodies.View()}, nil
+	if s.damaged != nil {
+		return nil, fmt.Errorf("this replica is damaged: %w", s.damaged)
+	}
+	c := &captured{shard: s, state: s.state.AppendTo(nil), bodies: s.bodies.View()}
+	for id := range s.prioritized {
+		c.prioritized = append(c.prioritized, id)
+	}
+	return c, nil
 }
 
 // WriteTo writes the captured state, in the background.
 func (c *captured) WriteTo(w io.Writer) (n int64, err error) {
 	count := &countingWriter{w: w}
 	out := bufio.NewWriterSize(count, 1<<20)
-	head := binary.BigEndian.AppendUint64([]byte{captureVersion}, uint64(len(c.state)))
-	out.Write(head) // bufio keeps the first error for Flush
+	if l, ok := w.(linker); ok && c.shard.folder != nil {
+		err = c.writeLinked(out, l)
+	} else {
+		err = c.writeBodies(out)
+	}
+	if errors.Is(err, segment.ErrDamaged) {
+		c.shard.mu.Lock()
+		pages{c.shard}.Damaged(err)
+		c.shard.mu.Unlock()
+	}
+	if err == nil {
+		err = out.Flush()
+	}
+	return count.n, err
+}
+
+// writeState writes what both versions begin with. bufio keeps the first error
+// for Flush.
+func (c *captured) writeState(out *bufio.Writer, version byte) {
+	out.Write(binary.BigEndian.AppendUint64([]byte{version}, uint64(len(c.state))))
 	out.Write(c.state)
+}
+
+// writeLinked writes bodies to segments that are not on disk yet, links all of
+// them, and writes where they are. Once they are linked, the Pager may do with
+// the segments what it likes.
+func (c *captured) writeLinked(out *bufio.Writer, l linker) error {
+	if err := c.bodies.Save(); err != nil {
+		return fmt.Errorf("save bodies: %w", err)
+	}
+	for _, f := range c.bodies.Files() {
+		if err := l.Link(f.Name, f.Path, f.Bytes, f.ID); err != nil {
+			return err
+		}
+	}
+	c.writeState(out, captureVersionLinked)
+	slices.Sort(c.prioritized)
+	b := appendUint(nil, uint64(len(c.prioritized)))
+	for _, id := range c.prioritized {
+		b = appendUint(b, uint64(id))
+	}
+	out.Write(b)
+	b = c.bodies.AppendTo(make([]byte, 8, 1<<16))
+	binary.BigEndian.PutUint64(b, uint64(len(b)-8))
+	_, err := out.Write(b)
+	return err
+}
+
+func (c *captured) writeBodies(out *bufio.Writer) error {
+	c.writeState(out, captureVersion)
 	var b []byte
-	err = c.bodies.Each(func(q, seq uint64, r segment.Record) error {
+	err := c.bodies.Each(func(q, seq uint64, r segment.Record) error {
 		b = appendUint(appendUint(b[:0], q), seq)
 		b = append(b, r.Flags, r.Priority)
 		b = appendInt(b, r.ExpiryMs)
@@ -50,17 +125,10 @@ func (c *captured) WriteTo(w io.Writer) (n int64, err error) {
 		_, err := out.Write(r.Body)
 		return err
 	})
-	if errors.Is(err, segment.ErrDamaged) {
-		c.shard.mu.Lock()
-		pages{c.shard}.Damaged(err)
-		c.shard.mu.Unlock()
+	if err == nil {
+		err = out.WriteByte(0)
 	}
-	if err != nil {
-		return count.n, err
-	}
-	out.WriteByte(0)
-	err = out.Flush()
-	return count.n, err
+	return err
 }
 
 // Release lets go of the captured bodies.
@@ -75,106 +143,6 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 	n, err := c.w.Write(b)
 	c.n += int64(n)
 	return n, err
-}
-
-// Restore replaces the shard's state by a snapshot. Only a follower is ever
-// restored.
-func (s *Shard) Restore(r io.Reader) error {
-	in := bufio.NewReaderSize(r, 1<<20)
-	raw, err := readState(in)
-	if err != nil {
-		return err
-	}
-	state, prioritized := queue.New(), map[mq.QueueID]bool{}
-	if err := state.Restore(raw); err != nil {
-		return err
-	}
-	bodies := s.newBodies()
-	err = s.readBodies(in, state, bodies, prioritized)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		bodies.Close()
-		return err
-	}
-	s.bodies.Close()
-	s.state, s.bodies, s.prioritized, s.marked, s.damaged = state, bodies, prioritized, 0, nil
-	return nil
-}
-
-// readBodies keeps the bodies of a snapshot, as fast as they can be paged out
-// if they are more than memory may hold.
-func (s *Shard) readBodies(in *bufio.Reader, state *queue.State, bodies *segment.Store, prioritized map[mq.QueueID]bool) error {
-	for {
-		q, err := binary.ReadUvarint(in)
-		if err != nil {
-			return fmt.Errorf("body in snapshot: %w", err)
-		}
-		if q == 0 {
-			break
-		}
-		stated, err := s.readBody(in, q, state, bodies)
-		if err != nil {
-			return fmt.Errorf("body in snapshot: %w", err)
-		}
-		if stated {
-			prioritized[mq.QueueID(q)] = true
-		}
-		s.ease()
-	}
-	_, err := io.Copy(io.Discard, in) // to the end, where damage shows
-	return err
-}
-
-func readState(in *bufio.Reader) ([]byte, error) {
-	var head [9]byte
-	if _, err := io.ReadFull(in, head[:]); err != nil {
-		return nil, fmt.Errorf("snapshot's head: %w", err)
-	}
-	if head[0] != captureVersion {
-		return nil, fmt.Errorf("snapshot of version %d, this build reads %d", head[0], captureVersion)
-	}
-	raw, err := io.ReadAll(io.LimitReader(in, int64(min(binary.BigEndian.Uint64(head[1:]), math.MaxInt64))))
-	if err == nil && uint64(len(raw)) != binary.BigEndian.Uint64(head[1:]) {
-		err = io.ErrUnexpectedEOF
-	}
-	return raw, err
-}
-
-// readBody keeps one body, if the state has it: bodies may be captured that
-// were settled a moment before. It says whether the message stated a priority.
-func (s *Shard) readBody(in *bufio.Reader, q uint64, state *queue.State, bodies *segment.Store) (stated bool, err error) {
-	seq, err := binary.ReadUvarint(in)
-	if err != nil {
-		return false, err
-	}
-	flags, err := in.ReadByte()
-	if err != nil {
-		return false, err
-	}
-	priority, err := in.ReadByte()
-	if err != nil {
-		return false, err
-	}
-	expiry, err := binary.ReadVarint(in)
-	if err != nil {
-		return false, err
-	}
-	n, err := binary.ReadUvarint(in)
-	if err != nil || n > math.MaxInt32 {
-		return false, fmt.Errorf("body of %d bytes: %w", n, errFrame)
-	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(in, body); err != nil {
-		return false, err
-	}
-	if st := state.Queue(mq.QueueID(q)); st != nil && st.Live(mq.Seq(seq)) {
-		s.mu.Lock() // which the Pager relies on; the state is not the shard's yet
-		bodies.Put(q, seq, flags, priority, expiry, body)
-		s.mu.Unlock()
-		stated = hasPriority(flags, priority)
-	}
-	return stated, nil
 }
 
 // MetadataSnapshot captures the metadata as it is now.

@@ -11,9 +11,8 @@ import (
 )
 
 const (
-	// snapshotBytes of log since the last snapshot ask for the next one; a
-	// bigger last snapshot raises that to its own size, so that a deep queue is
-	// not written again and again.
+	// snapshotBytes of log since the last snapshot ask for the next one. What
+	// a machine has linked into the last one is not written again.
 	snapshotBytes = 256 << 20
 	// snapshotEvery with at least snapshotEntriesMin entries asks for one, too.
 	snapshotEvery      = 10 * time.Minute
@@ -36,7 +35,7 @@ func (g *Group) compact(ctx context.Context) {
 	for {
 		select {
 		case <-g.grown:
-			if g.apply.bytesSince.Load() < g.snapshotThreshold() {
+			if g.apply.bytesSince.Load() < snapshotBytes {
 				continue
 			}
 		case <-aged.C:
@@ -55,10 +54,6 @@ func (g *Group) compact(ctx context.Context) {
 			g.log.Error("snapshot", "err", err)
 		}
 	}
-}
-
-func (g *Group) snapshotThreshold() int64 {
-	return max(snapshotBytes, g.snapshots.lastBytes.Load())
 }
 
 func (g *Group) snapshotNow(ctx context.Context, r *groupRaft) error {

@@ -89,7 +89,7 @@ type GroupStats struct {
 	SnapshotIndex      uint64
 	Snapshots          uint64 // taken since the start
 	SnapshotErrors     uint64
-	SnapshotBytes      int64  // size of the newest one
+	SnapshotBytes      int64  // size of the newest one, without linked files
 	BytesSinceSnapshot int64  // entry bytes applied since
 	Proposals          uint64 // handed to Raft since the start
 	ProposalErrors     uint64
@@ -311,7 +311,7 @@ func (g *Group) beforeRestore(m raft.SnapshotMeta) (after func(), err error) {
 
 // afterApply runs on Raft's apply goroutine.
 func (g *Group) afterApply(entries int) {
-	if g.apply.bytesSince.Load() >= g.snapshotThreshold() {
+	if g.apply.bytesSince.Load() >= snapshotBytes {
 		signal(g.grown)
 	}
 	if g.opts.Meta && entries > 0 {

@@ -43,7 +43,7 @@ type chunk struct {
 
 	sealed  bool // nothing more is put here
 	shared  bool // somebody else reads its blocks: they must not change any more
-	writing bool // its extent is being written
+	writing bool // its extent is being written, by the Pager or for a snapshot
 	loading bool // it has been asked for
 	expires bool // some message that was put has an expiry
 	gone    bool // released
@@ -75,6 +75,10 @@ func (c *chunk) put(s *Store, seq uint64, r rec, body []byte) {
 	}
 	h.addBody(s, &r, body)
 	h.addRec(s, r)
+	if c.file != nil { // a snapshot wrote the chunk, which has more in it now
+		c.file.letGo()
+		c.file = nil
+	}
 	c.slots++
 	c.live++
 	c.liveBytes += int64(len(body))
@@ -182,17 +186,44 @@ func (c *chunk) kill(slot int) {
 // capture is the chunk as it is now, for another goroutine. It is to be
 // released if it refers to a file.
 func (c *chunk) capture() viewedChunk {
-	v := viewedChunk{first: c.first, slots: int(c.slots), prefix: int(c.prefix), live: c.live}
-	if c.dead != nil {
-		d := *c.dead
-		v.dead = &d
-	}
+	v := c.viewed()
 	if c.hot != nil {
 		v.recs, v.blocks = c.hot.recs[:c.slots:c.slots], c.hot.blocks
 		c.shared = true
 		return v
 	}
-	v.file, v.at, v.size = c.file, c.at, c.size
-	v.file.hold()
+	v.holdExtent(c)
 	return v
+}
+
+// captureSaved is capture for a snapshot: what is on disk already need not be
+// written, and what is in memory only is remembered to be.
+func (c *chunk) captureSaved() viewedChunk {
+	if c.file == nil {
+		v := c.capture()
+		v.chunk = c
+		return v
+	}
+	v := c.viewed()
+	v.chunk = c
+	v.holdExtent(c)
+	return v
+}
+
+// viewed is what can be told of the chunk without its messages.
+func (c *chunk) viewed() viewedChunk {
+	v := viewedChunk{
+		first: c.first, slots: int(c.slots), prefix: int(c.prefix), live: c.live,
+		liveBytes: c.liveBytes, expires: c.expires, alike: c.alike, marks: c.marks,
+	}
+	if c.dead != nil {
+		d := *c.dead
+		v.dead = &d
+	}
+	return v
+}
+
+func (v *viewedChunk) holdExtent(c *chunk) {
+	v.file, v.at, v.size, v.stored = c.file, c.at, c.size, c.stored
+	v.file.hold()
 }

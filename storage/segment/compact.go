@@ -28,10 +28,14 @@ func (p *Pager) compactOne() {
 // sparsest finds the file with the least part in use, if that is little. Runs
 // on the writer.
 func (s *Store) sparsest() *file {
-	if s.folder == nil || len(s.folder.files) < 2 {
+	if s.folder == nil {
 		return nil
 	}
-	used := make(map[*file]int64, len(s.folder.files))
+	files := s.folder.list()
+	if len(files) < 2 {
+		return nil
+	}
+	used := make(map[*file]int64, len(files))
 	s.owner.Lock()
 	for _, qu := range s.queues {
 		for _, c := range qu.chunks {
@@ -43,12 +47,12 @@ func (s *Store) sparsest() *file {
 	}
 	s.owner.Unlock()
 	var found *file
-	for _, f := range s.folder.files {
+	for _, f := range files {
 		n, inUse := used[f] // not in use here: a view, or another store of the folder, has it
-		if f == s.folder.current || !inUse || n*100 >= f.size*sparseShare {
+		if f.growing.Load() || !inUse || n*100 >= f.size.Load()*sparseShare {
 			continue
 		}
-		if found == nil || n*found.size < used[found]*f.size {
+		if found == nil || n*found.size.Load() < used[found]*f.size.Load() {
 			found = f
 		}
 	}
@@ -79,7 +83,7 @@ func (p *Pager) compact(s *Store, f *file) error {
 			failed = v.reload(from)
 		}
 		if failed == nil {
-			failed = s.folder.write(v.queue.id, &v.view)
+			failed = s.folder.paging.write(v.queue.id, &v.view)
 		}
 		v.view.recs, v.view.blocks = nil, nil // not all of the batch at once in memory
 		s.owner.Lock()

@@ -3,10 +3,12 @@ package segment
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -17,20 +19,37 @@ const (
 	// fileBytes is the size from which no more is written to a file.
 	fileBytes = 128 << 20
 	// fileHead is the size of a file's head: magic, u32 version, u64 number in
-	// its folder, zeros, and in the last four bytes their CRC-32C.
+	// its folder, 16 random bytes that no other file has, zeros, and in the last
+	// four bytes their CRC-32C.
 	fileHead    = 64
 	fileMagic   = "WRNSEG1\n"
-	fileVersion = 1
+	fileVersion = 2
+	fileIDAt    = 20
+	fileIDBytes = 16
+	fileSuffix  = ".seg"
+	// savedBytes is the size from which the file that a snapshot has written to
+	// is not gone on with by the next one: most of what is in it may be tails,
+	// which the next snapshot writes anew.
+	savedBytes = 32 << 20
 )
 
-// file is a segment file: extents one after the other, written once. It stays
-// while somebody holds it, and is then removed by the Pager.
+// file is a segment file: extents one after the other, written once. Nothing
+// below size ever changes, so that a snapshot may link the file while more is
+// appended. It stays while somebody holds it, and is then removed by the Pager;
+// snapshots that link it keep it under another name.
 type file struct {
 	folder *Folder
 	name   string
+	id     string // as its head has it, in hexadecimal
 	f      vfs.File
-	size   int64        // the Pager's writer owns it
+	size   atomic.Int64 // of the extents that have been written
 	holds  atomic.Int32 // by extents in use, by views, and one while it is written to
+
+	growing atomic.Bool  // somebody writes to it
+	synced  atomic.Int64 // bytes that are durable
+	// spoiled: a sync of it has failed, and nobody knows what of it is durable.
+	// It can be read, but no snapshot may rely on it.
+	spoiled atomic.Bool
 }
 
 func (f *file) hold() { f.holds.Add(1) }
@@ -41,19 +60,36 @@ func (f *file) letGo() {
 	}
 }
 
-// Folder is where a group's messages are paged out to. What is in it is worth
-// nothing after the end of the process: the group's log and its snapshots have
-// every message.
-type Folder struct {
-	pager *Pager
-	dir   string
+func (f *file) path() string { return filepath.Join(f.folder.dir, f.name) }
 
-	// The Pager's writer owns what follows.
-	run     string // in the names of files: no other Folder of this name has the same
-	number  uint64 // of the newest file
-	current *file  // that is written to; nil before the first and after an error
-	files   []*file
-	buf     []byte
+// syncUpTo makes the first bytes of the file durable.
+func (f *file) syncUpTo(bytes int64) error {
+	if f.synced.Load() >= bytes {
+		return nil
+	}
+	size := f.size.Load()
+	if err := f.f.SyncData(); err != nil {
+		f.spoiled.Store(true)
+		return fmt.Errorf("sync segment %s: %w", f.name, err)
+	}
+	f.synced.Store(size)
+	return nil
+}
+
+// Folder is where a group's messages are paged out to. The names in it are
+// worth nothing after the end of the process: what a snapshot refers to has a
+// name in the snapshot's folder as well, and is linked back when that is
+// restored. The log has the rest.
+type Folder struct {
+	pager  *Pager
+	dir    string
+	run    string        // in the names of files: no other Folder of this name has the same
+	number atomic.Uint64 // of the newest file
+	paging writer        // the Pager's writer owns it
+
+	// Guarded by pager.mu.
+	files  []*file
+	saving *writer // of snapshots, while none is being saved
 }
 
 // Folder makes a folder ready, and empties it.
@@ -70,31 +106,89 @@ func (p *Pager) Folder(dir string) (*Folder, error) {
 			return nil, fmt.Errorf("remove an old segment: %w", err)
 		}
 	}
-	return &Folder{pager: p, dir: dir, run: strings.ToLower(rand.Text()[:8])}, nil
+	f := &Folder{pager: p, dir: dir, run: strings.ToLower(rand.Text()[:8])}
+	f.paging.folder = f
+	return f, nil
+}
+
+// newName is one that no file of the folder has.
+func (f *Folder) newName() (name string, number uint64) {
+	number = f.number.Add(1)
+	return fmt.Sprintf("%016x-%s%s", number, f.run, fileSuffix), number
+}
+
+// add lists a file that is held once.
+func (f *Folder) add(x *file) {
+	x.hold()
+	f.pager.mu.Lock()
+	f.files = append(f.files, x)
+	f.pager.mu.Unlock()
+}
+
+// list returns the files of the folder.
+func (f *Folder) list() []*file {
+	f.pager.mu.Lock()
+	defer f.pager.mu.Unlock()
+	return slices.Clone(f.files)
+}
+
+// borrowSaving returns the writer for a snapshot: not the Pager's, so that
+// neither waits for the other's disk.
+func (f *Folder) borrowSaving() *writer {
+	f.pager.mu.Lock()
+	defer f.pager.mu.Unlock()
+	w := f.saving
+	if f.saving = nil; w == nil {
+		w = &writer{folder: f}
+	}
+	return w
+}
+
+func (f *Folder) giveBack(w *writer) {
+	if w.current != nil && w.current.size.Load() >= savedBytes {
+		w.retire()
+	}
+	f.pager.mu.Lock()
+	spare := w
+	if f.saving == nil {
+		f.saving, spare = w, nil
+	}
+	f.pager.mu.Unlock()
+	if spare != nil {
+		spare.retire()
+	}
+}
+
+// writer appends extents to files of a folder. It belongs to one goroutine at
+// a time.
+type writer struct {
+	folder  *Folder
+	current *file // nil before the first and after an error
+	buf     []byte
 }
 
 // write writes c as an extent and notes its place in c, which holds the file
 // then. After an error the file is not written to again: nobody knows what is
 // at its end.
-func (f *Folder) write(q uint64, c *viewedChunk) error {
-	err := f.roll()
+func (w *writer) write(q uint64, c *viewedChunk) error {
+	err := w.roll()
 	if err == nil {
-		err = f.append(q, c)
+		err = w.append(q, c)
 	}
 	if err != nil {
-		f.retire()
+		w.retire()
 		return fmt.Errorf("page out: %w", err)
 	}
 	return nil
 }
 
-func (f *Folder) append(q uint64, c *viewedChunk) error {
-	b, bodyBytes := c.appendIndex(f.buf[:0], q, f.pager.sense.Weigh)
+func (w *writer) append(q uint64, c *viewedChunk) error {
+	b, bodyBytes := c.appendIndex(w.buf[:0], q, w.folder.pager.sense.Weigh)
 	size := align(int64(len(b)) + bodyBytes)
-	at := f.current.size
+	at := w.current.size.Load()
 	off := at
 	flush := func(b []byte) error {
-		_, err := f.current.f.WriteAt(b, off)
+		_, err := w.current.f.WriteAt(b, off)
 		off += int64(len(b))
 		return err
 	}
@@ -121,47 +215,72 @@ func (f *Folder) append(q uint64, c *viewedChunk) error {
 	if err := flush(b); err != nil {
 		return err
 	}
-	if f.buf = b[:0]; cap(b) > 2*pieceBytes {
-		f.buf = nil
+	if w.buf = b[:0]; cap(b) > 2*pieceBytes {
+		w.buf = nil
 	}
-	f.current.size = at + size
-	f.current.hold()
-	c.file, c.at, c.size = f.current, uint32(at/extentAlign), uint32(size)
+	w.current.size.Store(at + size)
+	w.current.hold()
+	c.file, c.at, c.size, c.stored = w.current, uint32(at/extentAlign), uint32(size), c.live
 	return nil
 }
 
 // roll sees to it that there is a file to write to.
-func (f *Folder) roll() error {
-	if f.current != nil && f.current.size < f.pager.fileBytes {
+func (w *writer) roll() error {
+	p := w.folder.pager
+	if w.current != nil && w.current.size.Load() < p.fileBytes && !w.current.spoiled.Load() {
 		return nil
 	}
-	f.retire()
-	f.number++
-	name := fmt.Sprintf("%016x-%s.seg", f.number, f.run)
-	out, err := f.pager.fs.Create(filepath.Join(f.dir, name))
+	w.retire()
+	name, number := w.folder.newName()
+	x := &file{folder: w.folder, name: name}
+	out, err := p.fs.Create(x.path())
 	if err != nil {
 		return err
 	}
-	head := append(make([]byte, 0, fileHead), fileMagic...)
-	head = binary.LittleEndian.AppendUint32(head, fileVersion)
-	head = binary.LittleEndian.AppendUint64(head, f.number)
-	head = head[:fileHead]
-	binary.LittleEndian.PutUint32(head[fileHead-4:], crc32.Checksum(head[:fileHead-4], castagnoli))
-	if _, err := out.WriteAt(head, 0); err != nil {
-		return errors.Join(err, out.Close(), f.pager.fs.Remove(filepath.Join(f.dir, name)))
+	var id [fileIDBytes]byte
+	rand.Read(id[:]) // never fails
+	if _, err := out.WriteAt(appendHead(nil, number, id), 0); err != nil {
+		return errors.Join(err, out.Close(), p.fs.Remove(x.path()))
 	}
-	f.current = &file{folder: f, name: name, f: out, size: fileHead}
-	f.current.hold()
-	f.files = append(f.files, f.current)
+	x.id, x.f = hex.EncodeToString(id[:]), out
+	x.size.Store(fileHead)
+	x.growing.Store(true)
+	w.folder.add(x)
+	w.current = x
 	return nil
 }
 
 // retire ends writing to the current file.
-func (f *Folder) retire() {
-	if f.current != nil {
-		f.current.letGo()
-		f.current = nil
+func (w *writer) retire() {
+	if w.current != nil {
+		w.current.growing.Store(false)
+		w.current.letGo()
+		w.current = nil
 	}
+}
+
+func appendHead(dst []byte, number uint64, id [fileIDBytes]byte) []byte {
+	at := len(dst)
+	dst = append(dst, make([]byte, fileHead)...)
+	head := dst[at:]
+	copy(head, fileMagic)
+	binary.LittleEndian.PutUint32(head[len(fileMagic):], fileVersion)
+	binary.LittleEndian.PutUint64(head[len(fileMagic)+4:], number)
+	copy(head[fileIDAt:], id[:])
+	binary.LittleEndian.PutUint32(head[fileHead-4:], crc32.Checksum(head[:fileHead-4], castagnoli))
+	return dst
+}
+
+// checkHead says whether a file begins with a head that has this id.
+func checkHead(head []byte, id string) error {
+	switch {
+	case string(head[:len(fileMagic)]) != fileMagic || binary.LittleEndian.Uint32(head[len(fileMagic):]) != fileVersion ||
+		binary.LittleEndian.Uint32(head[fileHead-4:]) != crc32.Checksum(head[:fileHead-4], castagnoli):
+		return fmt.Errorf("%w: no head of a segment", ErrDamaged)
+	case hex.EncodeToString(head[fileIDAt:fileIDAt+fileIDBytes]) != id:
+		return fmt.Errorf("%w: the head of another segment", ErrDamaged)
+	}
+	return nil
 }
 
 func align(n int64) int64 { return (n + extentAlign - 1) &^ (extentAlign - 1) }

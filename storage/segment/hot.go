@@ -90,6 +90,9 @@ func (c *chunk) reset(s *Store) {
 	clear(h.blocks)
 	bytes := int64(cap(h.recs))*recBytes + int64(len(keep))
 	s.account(h, bytes-h.bytes)
+	if c.file != nil {
+		c.file.letGo()
+	}
 	*c = chunk{hot: h}
 	*h = hot{
 		recs: h.recs[:0], blocks: h.blocks[:0], current: -1,

@@ -6,11 +6,12 @@ type mark struct{ flags, prio uint8 }
 // marks are those of a chunk whose messages differ, by slot: two bytes for each.
 type marks struct{ of []mark }
 
-// mark notes the marks of a chunk that is to be paged out.
-func (c *chunk) mark(flags uint8) {
+// mark works out the marks of a chunk that is in memory, of those flags.
+func (c *viewedChunk) mark(flags uint8) {
 	first := true
-	for slot := int(c.prefix); slot < int(c.slots); slot++ {
-		r := &c.hot.recs[slot]
+	c.marks = nil
+	for slot := c.prefix; slot < c.slots; slot++ {
+		r := &c.recs[slot]
 		m := mark{r.flags & flags, r.prio}
 		switch {
 		case c.isDead(slot):

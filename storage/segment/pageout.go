@@ -36,9 +36,11 @@ func (s *Store) victims(bytes int64) (batch []victim) {
 				s.pageDown(qu, c)
 			default:
 				c.sealed, c.writing = true, true
-				c.mark(s.folder.pager.sense.Flags)
+				v := victim{queue: qu, chunk: c, view: c.capture()}
+				v.view.mark(s.folder.pager.sense.Flags)
+				c.alike, c.marks = v.view.alike, v.view.marks
 				bytes -= h.bytes
-				batch = append(batch, victim{queue: qu, chunk: c, view: c.capture()})
+				batch = append(batch, v)
 			}
 			h = next
 		}
@@ -65,6 +67,7 @@ func (q *queue) spares(c *chunk) bool {
 
 // pageDown takes a chunk that has an extent out of memory.
 func (s *Store) pageDown(qu *queue, c *chunk) {
+	c.sealed = true
 	s.cool(c)
 	qu.paged++
 	s.paged++
@@ -83,7 +86,7 @@ func (s *Store) written(v *victim) {
 		if c.file != nil { // moved
 			c.file.letGo()
 		}
-		c.file, c.at, c.size, c.stored = v.view.file, v.view.at, v.view.size, v.view.live
+		c.file, c.at, c.size, c.stored = v.view.file, v.view.at, v.view.size, v.view.stored
 		// A reader may have come to it meanwhile: then it stays, and can go any time.
 		if c.hot != nil && !v.move && !v.queue.readingIn(c) {
 			s.pageDown(v.queue, c)

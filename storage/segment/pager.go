@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"log/slog"
 	"math"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -294,7 +293,7 @@ func (p *Pager) noteWrite(err error, count int) {
 func (p *Pager) writeAll(s *Store, batch []victim) error {
 	for i := range batch {
 		v := &batch[i]
-		if err := s.folder.write(v.queue.id, &v.view); err != nil {
+		if err := s.folder.paging.write(v.queue.id, &v.view); err != nil {
 			return err
 		}
 		p.stats.out.Add(1)
@@ -310,11 +309,13 @@ func (p *Pager) removeWaste() {
 	p.waste = nil
 	p.mu.Unlock()
 	for _, f := range waste {
+		p.mu.Lock()
 		f.folder.files = slices.DeleteFunc(f.folder.files, func(x *file) bool { return x == f })
+		p.mu.Unlock()
 		if err := f.f.Close(); err != nil {
 			p.log.Warn("close a segment", "file", f.name, "err", err)
 		}
-		if err := p.fs.Remove(filepath.Join(f.folder.dir, f.name)); err != nil {
+		if err := p.fs.Remove(f.path()); err != nil {
 			p.log.Warn("a segment stays until the next start", "file", f.name, "err", err)
 		}
 	}

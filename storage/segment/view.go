@@ -5,8 +5,10 @@ import "slices"
 // View is the content of a store at one moment. It stays as it is while the
 // store goes on, and may be read from another goroutine.
 type View struct {
+	store  *Store
 	queues []viewedQueue
 	bytes  int64
+	saved  []*file // what Save has synced, and AppendTo refers to
 }
 
 type viewedQueue struct {
@@ -22,24 +24,30 @@ type viewedChunk struct {
 	slots, prefix int
 	dead          *bitmap
 	live          uint16 // messages when it was captured
+	liveBytes     int64
+	expires       bool
+	alike         mark
+	marks         *marks
+	chunk         *chunk // that it was captured from; for Save, under the owner's lock
 
 	recs   []rec // nil if it is paged out
 	blocks [][]byte
 
 	file     *file
 	at, size uint32
+	stored   uint16
 }
 
 // View captures the store in time proportional to its chunks.
 func (s *Store) View() *View {
-	v := &View{queues: make([]viewedQueue, 0, len(s.queues)), bytes: s.total}
+	v := &View{store: s, queues: make([]viewedQueue, 0, len(s.queues)), bytes: s.total}
 	for id, q := range s.queues {
 		vq := viewedQueue{id: id, chunks: make([]viewedChunk, 0, len(q.chunks))}
 		for _, c := range q.chunks {
 			if c.live == 0 {
 				continue
 			}
-			vq.chunks = append(vq.chunks, c.capture())
+			vq.chunks = append(vq.chunks, c.captureSaved())
 		}
 		v.queues = append(v.queues, vq)
 	}

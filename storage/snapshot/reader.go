@@ -37,9 +37,14 @@ func (r *Reader) Meta() raft.SnapshotMeta { return r.about.SnapshotMeta }
 // Files are the linked files, in the order in which they were linked.
 func (r *Reader) Files() []File { return r.about.Files }
 
-// Folder is where the linked files are. It stays until Close, and if nobody
-// has taken the snapshot's place twice, for longer.
-func (r *Reader) Folder() string { return filepath.Join(r.store.dir, r.about.ID) }
+// Folder is where the linked files are, empty if there are none. It stays at
+// least until Close.
+func (r *Reader) Folder() string {
+	if len(r.about.Files) == 0 {
+		return ""
+	}
+	return filepath.Join(r.store.dir, r.about.ID)
+}
 
 // Local makes Read end with the state: the linked files are at hand in Folder.
 // To be called before the first Read.

@@ -1,0 +1,386 @@
+package broker
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path"
+	"strings"
+	"testing"
+	"time"
+
+	"warren/fsm/queue"
+	"warren/mq"
+	"warren/storage/segment"
+	"warren/storage/snapshot"
+	"warren/storage/vfs"
+)
+
+// replica is a shard without a leader, on files of its own.
+type replica struct {
+	*Shard
+	fs        vfs.FS
+	pager     *segment.Pager
+	snapshots *snapshot.Store
+	dir       string
+	batches   uint64
+}
+
+func newReplica(t testing.TB, fs vfs.FS, dir string) *replica {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	r := &replica{fs: fs, dir: dir, pager: segment.NewPager(fs, tinyMemory, BodySense(), log)}
+	t.Cleanup(r.pager.Close)
+	if err := fs.MkdirAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := r.pager.Folder(path.Join(dir, "segments"))
+	if err == nil {
+		r.snapshots, err = snapshot.Open(fs, path.Join(dir, "snapshots"), 2, log)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Shard = NewShard(1, nil, nil, func() int64 { return 0 }, folder, log)
+	t.Cleanup(r.close)
+	return r
+}
+
+// stored is a message as it is kept.
+func stored(body string) []byte {
+	return append(mq.NewContent("", "q", []byte{0, 0}, len(body)), body...)
+}
+
+// enqueue applies one entry that puts messages first to last into a queue.
+func (r *replica) enqueue(q mq.QueueID, first, last int) {
+	var ops []byte
+	for i := first; i <= last; i++ {
+		priority := uint8(0)
+		if q == 2 {
+			priority = uint8(i % 3)
+		}
+		ops = queue.AppendEnqueue(ops, []mq.QueueID{q}, 0, priority, -1, stored(fmt.Sprintf("%d of queue %d, %0200d", i, q, i)))
+	}
+	r.batches++
+	r.apply(queue.AppendBatch(queue.AppendEntry(nil, 1, 0), queue.Origin{Node: 1, Session: 1, Seq: r.batches}, ops))
+}
+
+func (r *replica) drop(q mq.QueueID, first, last mq.Seq) {
+	r.apply(queue.AppendDrop(queue.AppendEntry(nil, 1, 0), q, first, last))
+}
+
+func (r *replica) apply(entry []byte) {
+	r.Apply([]Entry{{Index: r.applied + 1, Term: 1, Data: entry}})
+}
+
+// save takes a snapshot, and returns its id.
+func (r *replica) save(t testing.TB) string {
+	t.Helper()
+	snap, err := r.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Release()
+	k, err := r.snapshots.Create(1, r.applied, 1, new(snapshot.Reader).Meta().Configuration, 0, nil)
+	if err == nil {
+		_, err = snap.WriteTo(k)
+	}
+	if err == nil {
+		err = k.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k.ID()
+}
+
+// load restores a snapshot of its own.
+func (r *replica) load(t testing.TB, id string) error {
+	t.Helper()
+	in, err := r.snapshots.LocalOpen(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	in.Local()
+	return r.Restore(in)
+}
+
+// content is every message of the replica, from disk if it must.
+func (r *replica) content(t testing.TB) string {
+	t.Helper()
+	var b strings.Builder
+	for _, id := range r.state.Queues() {
+		for seq, ok := r.state.Queue(id).Next(1); ok; seq, ok = r.state.Queue(id).Next(seq + 1) {
+			eventually(t, "a message to be here", func() bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return r.damaged != nil || r.bodies.Here(uint64(id), uint64(seq))
+			})
+			r.mu.Lock()
+			rec, ok := r.bodies.Get(uint64(id), uint64(seq))
+			r.mu.Unlock()
+			if ok {
+				fmt.Fprintf(&b, "%d/%d %d %q\n", id, seq, rec.Priority, rec.Body)
+			}
+		}
+	}
+	return b.String()
+}
+
+// filled is a replica with three queues, of which some is on disk.
+func filled(t testing.TB) *replica {
+	r := newReplica(t, vfs.NewMem(), "/data/1")
+	for q := mq.QueueID(1); q <= 3; q++ {
+		r.enqueue(q, 1, 2500)
+	}
+	r.drop(1, 1, 1500)
+	r.drop(2, 100, 110)
+	r.drop(3, 1, 2500)
+	return r
+}
+
+func TestALinkedSnapshotBringsEverythingBack(t *testing.T) {
+	r := filled(t)
+	want, state := r.content(t), r.state.AppendTo(nil)
+	id := r.save(t)
+	r.drop(1, 1, 2500)
+	r.drop(2, 1, 2500)
+	again := newReplica(t, r.fs, r.dir) // which empties the folder of segments
+	if err := again.load(t, id); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.content(t); got != want {
+		t.Error("the messages differ")
+	}
+	if !bytes.Equal(again.state.AppendTo(nil), state) {
+		t.Error("the state differs")
+	}
+	if !again.prioritized[2] || again.prioritized[1] {
+		t.Errorf("queues with priorities: %v", again.prioritized)
+	}
+	again.batches = r.batches
+	again.enqueue(1, 2501, 2600)
+	if got := again.content(t); !strings.Contains(got, "2600 of queue 1") {
+		t.Error("it does not go on")
+	}
+}
+
+func TestALinkedSnapshotReadsAndCopiesNoBody(t *testing.T) {
+	fs := vfs.NewMem()
+	r := newReplica(t, fs, "/data/1")
+	for i := range 20 {
+		r.enqueue(1, i*1000+1, i*1000+1000)
+	}
+	r.save(t)
+	written, read := 0, 0
+	count := func(op vfs.Op, name string) error {
+		switch {
+		case strings.HasSuffix(name, ".seg") && op == vfs.OpWrite:
+			written++
+		case strings.HasSuffix(name, ".seg") && op == vfs.OpRead:
+			read++
+		}
+		return nil
+	}
+	r.mu.Lock() // nobody pages out meanwhile
+	fs.Inject(count)
+	r.mu.Unlock()
+	id := r.save(t)
+	again := newReplica(t, fs, r.dir)
+	if err := again.load(t, id); err != nil {
+		t.Fatal(err)
+	}
+	fs.Inject(nil)
+	list, err := r.snapshots.Files(id)
+	if err != nil || written > 0 || read > len(list) { // their heads
+		t.Errorf("%d writes, %d reads of %d segments, %v", written, read, len(list), err)
+	}
+	if got := again.pager.Stats(); got.HotBytes != 0 {
+		t.Errorf("%d bytes of bodies are in memory", got.HotBytes)
+	}
+}
+
+func TestASnapshotThatIsSentBringsItsSegments(t *testing.T) {
+	r := filled(t)
+	want := r.content(t)
+	_, in, err := r.snapshots.Open(r.save(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	// As Raft does it: through a snapshot of the other's own.
+	other := newReplica(t, vfs.NewMem(), "/data/2")
+	other.enqueue(7, 1, 10)
+	k, err := other.snapshots.Create(1, r.applied, 1, new(snapshot.Reader).Meta().Configuration, 0, nil)
+	if err == nil {
+		_, err = io.Copy(k, in)
+	}
+	if err == nil {
+		err = k.Close()
+	}
+	if err == nil {
+		err = other.load(t, k.ID())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other.content(t) != want {
+		t.Error("the messages differ")
+	}
+	id := other.save(t) // one of its own: linked
+	last := newReplica(t, other.fs, other.dir)
+	if err := last.load(t, id); err != nil {
+		t.Fatal(err)
+	}
+	if last.content(t) != want {
+		t.Error("after a snapshot of its own the messages differ")
+	}
+}
+
+func TestASnapshotWithBodiesInsideCanStillBeRead(t *testing.T) {
+	r := filled(t)
+	want := r.content(t)
+	snap, err := r.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Release()
+	var b bytes.Buffer
+	if _, err := snap.WriteTo(&b); err != nil || b.Bytes()[0] != captureVersion {
+		t.Fatalf("version %d, %v", b.Bytes()[0], err)
+	}
+	other := newReplica(t, vfs.NewMem(), "/data/2")
+	if err := other.Restore(&b); err != nil {
+		t.Fatal(err)
+	}
+	if other.content(t) != want {
+		t.Error("the messages differ")
+	}
+}
+
+func TestABodyFlippedInALinkedSegmentMarksTheReplicaDamaged(t *testing.T) {
+	r := filled(t)
+	want := map[string]bool{}
+	for _, line := range strings.Split(r.content(t), "\n") {
+		want[line] = true
+	}
+	id := r.save(t)
+	files, err := r.snapshots.Files(id)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	f, err := r.fs.Edit(path.Join(r.dir, "snapshots", id, files[0].Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], files[0].Bytes/2); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b[:], files[0].Bytes/2); err != nil {
+		t.Fatal(err)
+	}
+	again := newReplica(t, r.fs, r.dir)
+	if err := again.load(t, id); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(again.content(t), "\n") {
+		if !want[line] {
+			t.Fatalf("served %q", line)
+		}
+	}
+	if err := again.Damaged(); !errors.Is(err, segment.ErrDamaged) {
+		t.Errorf("damaged: %v", err)
+	}
+	if _, err := again.Snapshot(); !errors.Is(err, segment.ErrDamaged) {
+		t.Errorf("a damaged replica takes a snapshot: %v", err)
+	}
+}
+
+func TestABodyThatASnapshotLacksIsNoticed(t *testing.T) {
+	for _, spoil := range []func(*replica){
+		func(r *replica) { r.bodies.Drop(1, 2000, 2000) },
+		func(r *replica) { r.bodies.Put(1, 9000, 0, 0, -1, stored("x")) },
+		func(r *replica) { r.bodies.Put(9, 1, 0, 0, -1, stored("x")) },
+	} {
+		r := filled(t)
+		r.mu.Lock()
+		spoil(r)
+		r.mu.Unlock()
+		id := r.save(t)
+		other := newReplica(t, r.fs, r.dir)
+		if err := other.load(t, id); err == nil {
+			t.Error("state and bodies differ, and nobody noticed")
+		}
+	}
+}
+
+func TestACutSnapshotIsRefusedAtAnyPlace(t *testing.T) {
+	r := newReplica(t, vfs.NewMem(), "/data/1")
+	r.enqueue(1, 1, 30)
+	_, in, err := r.snapshots.Open(r.save(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	whole, err := io.ReadAll(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newReplica(t, vfs.NewMem(), "/data/2")
+	for n := range whole {
+		if n > 300 && n%97 != 0 && n != len(whole)-1 {
+			continue
+		}
+		if err := other.Restore(bytes.NewReader(whole[:n])); err == nil {
+			t.Fatalf("restored from %d of %d bytes", n, len(whole))
+		}
+	}
+	if err := other.Restore(bytes.NewReader(whole)); err != nil {
+		t.Error(err)
+	}
+}
+
+// BenchmarkCapture measures how long a snapshot holds up the log: 10 million
+// messages in one queue, and in ten thousand.
+func BenchmarkCapture(b *testing.B) {
+	for _, queues := range []int{1, 10_000} {
+		b.Run(fmt.Sprintf("queues=%d", queues), func(b *testing.B) {
+			const count, run = 10_000_000, 1000
+			log := slog.New(slog.DiscardHandler)
+			pager := segment.NewPager(vfs.OS{}, 64<<20, BodySense(), log)
+			defer pager.Close()
+			folder, err := pager.Folder(b.TempDir())
+			if err != nil {
+				b.Fatal(err)
+			}
+			r := &replica{Shard: NewShard(1, nil, nil, func() int64 { return 0 }, folder, log)}
+			defer r.close()
+			for i := range count / run {
+				var ops []byte
+				for range run {
+					ops = queue.AppendEnqueue(ops, []mq.QueueID{mq.QueueID(i%queues + 1)}, 0, 0, -1, stored(""))
+				}
+				r.apply(queue.AppendBatch(queue.AppendEntry(nil, 1, 0), queue.Origin{Node: 1, Session: 1, Seq: r.applied + 1}, ops))
+			}
+			var worst time.Duration
+			b.ResetTimer()
+			for range b.N {
+				start := time.Now()
+				snap, err := r.Snapshot()
+				worst = max(worst, time.Since(start))
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				snap.Release()
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(worst.Microseconds()), "worst-µs")
+		})
+	}
+}
