@@ -47,14 +47,10 @@ type captured struct {
 	bodies      *segment.View
 }
 
-// Snapshot captures the shard as it is now. A damaged replica makes none: the
-// last one, and the log after it, may still have what it has lost.
+// Snapshot captures the shard as it is now.
 func (s *Shard) Snapshot() (Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.damaged != nil {
-		return nil, fmt.Errorf("this replica is damaged: %w", s.damaged)
-	}
 	c := &captured{shard: s, state: s.state.AppendTo(nil), bodies: s.bodies.View()}
 	for id := range s.prioritized {
 		c.prioritized = append(c.prioritized, id)
@@ -62,8 +58,13 @@ func (s *Shard) Snapshot() (Snapshot, error) {
 	return c, nil
 }
 
-// WriteTo writes the captured state, in the background.
+// WriteTo writes the captured state, in the background. That of a damaged
+// replica is refused: the snapshot before, and the log after it, may still have
+// what is lost.
 func (c *captured) WriteTo(w io.Writer) (n int64, err error) {
+	if err := c.shard.Damaged(); err != nil {
+		return 0, fmt.Errorf("this replica is damaged: %w", err)
+	}
 	count := &countingWriter{w: w}
 	out := bufio.NewWriterSize(count, 1<<20)
 	if l, ok := w.(linker); ok && c.shard.folder != nil {

@@ -442,6 +442,76 @@ func TestASnapshotOutlivesCompaction(t *testing.T) {
 	}
 }
 
+// The race detector is one judge, what is restored of each snapshot the other.
+func TestSnapshotsAreSavedWhileEverythingGoesOn(t *testing.T) {
+	fs := vfs.NewMem()
+	p := NewPager(fs, 128<<10, sense, quiet)
+	defer p.Close()
+	f, err := p.Folder(pagedDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEar()
+	s := f.NewStore(e)
+	var first, last uint64 = 1, 0 // live; guarded by e
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			e.Lock()
+			last++
+			s.Put(1, last, 0, 0, 0, body(1, last, 100))
+			if s.Here(1, first) && last%3 == 0 {
+				s.Get(1, first)
+				s.Drop(1, first, first)
+				first++
+			}
+			e.Unlock()
+			f.Ease()
+		}
+	}()
+	for range 20 {
+		e.Lock()
+		v, from, to := s.View(), first, last
+		e.Unlock()
+		if err := v.Save(); err != nil {
+			t.Fatal(err)
+		}
+		b, folder := v.AppendTo(nil), link(t, fs, v)
+		v.Release()
+		back, err := f.Restore(e, b, folder, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Lock()
+		view, want := back.View(), from
+		e.Unlock()
+		if err := view.Each(func(q, seq uint64, r Record) error {
+			if seq != want || !bytes.Equal(r.Body, body(q, seq, 100)) {
+				return fmt.Errorf("message %d, want %d, or it differs", seq, want)
+			}
+			want++
+			return nil
+		}); err != nil || want != to+1 {
+			t.Fatalf("%v; restored up to %d of %d", err, want-1, to)
+		}
+		view.Release()
+		e.Lock()
+		back.Close()
+		e.Unlock()
+	}
+	close(stop)
+	<-ended
+	if e.damaged != nil {
+		t.Error(e.damaged)
+	}
+}
+
 func TestWhatASnapshotHasWrittenIsNotWrittenAgain(t *testing.T) {
 	d := newDesk(t, vfs.NewMem(), 1<<20)
 	d.fill(1, 10_000, 100)
