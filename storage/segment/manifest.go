@@ -44,8 +44,8 @@ func (v *View) AppendTo(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, uint64(files[i].Bytes))
 	}
 	number := make(map[*file]uint64, len(v.saved))
-	for i, f := range v.saved {
-		number[f] = uint64(i)
+	for i, x := range v.saved {
+		number[x.file] = uint64(i)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(v.queues)))
 	for i := range v.queues {

@@ -155,6 +155,12 @@ func (x *saving) saved() {
 	c.file.hold()
 }
 
+// savedFile is a file that a View refers to, and how much of it is durable.
+type savedFile struct {
+	file  *file
+	bytes int64
+}
+
 // sync makes the extents durable, and lists their files.
 func (v *View) sync() error {
 	v.saved = nil
@@ -164,15 +170,17 @@ func (v *View) sync() error {
 		for j := range q.chunks {
 			c := &q.chunks[j]
 			if _, known := upTo[c.file]; !known {
-				v.saved = append(v.saved, c.file)
+				v.saved = append(v.saved, savedFile{file: c.file})
 			}
 			upTo[c.file] = max(upTo[c.file], int64(c.at)*extentAlign+int64(c.size))
 		}
 	}
-	for _, f := range v.saved {
-		if err := f.syncUpTo(upTo[f]); err != nil {
+	for i := range v.saved {
+		x := &v.saved[i]
+		if err := x.file.syncUpTo(upTo[x.file]); err != nil {
 			return err
 		}
+		x.bytes = x.file.synced.Load()
 	}
 	return nil
 }
@@ -180,8 +188,8 @@ func (v *View) sync() error {
 // Files are the files that a saved view refers to, in the manifest's order.
 func (v *View) Files() []SavedFile {
 	out := make([]SavedFile, len(v.saved))
-	for i, f := range v.saved {
-		out[i] = SavedFile{Name: f.name, Path: f.path(), ID: f.id, Bytes: f.synced.Load()}
+	for i, x := range v.saved {
+		out[i] = SavedFile{Name: x.file.name, Path: x.file.path(), ID: x.file.id, Bytes: x.bytes}
 	}
 	return out
 }

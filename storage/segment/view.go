@@ -8,7 +8,7 @@ type View struct {
 	store  *Store
 	queues []viewedQueue
 	bytes  int64
-	saved  []*file // what Save has synced, and AppendTo refers to
+	saved  []savedFile // what Save has synced, and AppendTo refers to
 }
 
 type viewedQueue struct {
