@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"path"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ type replica struct {
 func newReplica(t testing.TB, fs vfs.FS, dir string) *replica {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	r := &replica{fs: fs, dir: dir, pager: segment.NewPager(fs, tinyMemory, BodySense(), log)}
+	r := &replica{fs: fs, dir: dir, pager: segment.NewPager(fs, tinyMemory, math.MaxInt64, BodySense(), log)}
 	t.Cleanup(r.pager.Close)
 	if err := fs.MkdirAll(dir); err != nil {
 		t.Fatal(err)
@@ -357,7 +358,7 @@ func BenchmarkCapture(b *testing.B) {
 		b.Run(fmt.Sprintf("queues=%d", queues), func(b *testing.B) {
 			const count, run = 10_000_000, 1000
 			log := slog.New(slog.DiscardHandler)
-			pager := segment.NewPager(vfs.OS{}, 64<<20, BodySense(), log)
+			pager := segment.NewPager(vfs.OS{}, 64<<20, math.MaxInt64, BodySense(), log)
 			defer pager.Close()
 			folder, err := pager.Folder(b.TempDir())
 			if err != nil {

@@ -224,7 +224,7 @@ func (b *busy) view() (v *View, first, last uint64) {
 // The race detector is one judge, what is restored of each snapshot the other.
 func TestSnapshotsAreSavedWhileEverythingGoesOn(t *testing.T) {
 	fs := vfs.NewMem()
-	p := NewPager(fs, 128<<10, sense, quiet)
+	p := NewPager(fs, 128<<10, 1<<30, sense, quiet)
 	defer p.Close()
 	f, err := p.Folder(pagedDir)
 	if err != nil {
