@@ -114,6 +114,9 @@ func (k *Sink) Close() error {
 		return k.err
 	}
 	k.store.reapOrWarn() // this one is good all the same
+	if err := k.store.dropIncoming(); err != nil {
+		k.store.log.Warn("what peers sent of earlier snapshots stays", "err", err)
+	}
 	return nil
 }
 

@@ -54,8 +54,10 @@ type Store struct {
 	retain int
 	log    *slog.Logger
 
-	mu   sync.Mutex // guards moving and removing folders
-	pins map[string]pin
+	mu       sync.Mutex // guards moving and removing folders
+	pins     map[string]pin
+	arriving bool   // an Arrival is open
+	offered  *offer // the one that Raft is about to make a snapshot of; nil: none
 }
 
 // pin keeps the folder of a snapshot.
@@ -77,6 +79,9 @@ func Open(fs vfs.FS, dir string, retain int, log *slog.Logger) (*Store, error) {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
 	s := &Store{fs: fs, dir: dir, retain: retain, log: log, pins: map[string]pin{}}
+	if err := s.cleanIncoming(); err != nil {
+		return nil, fmt.Errorf("remove what was not received whole: %w", err)
+	}
 	names, err := fs.List(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
