@@ -50,6 +50,9 @@ type Config struct {
 	// LogStoreWAL or LogStoreBolt. It cannot change while there are any. Default:
 	// LogStoreWAL.
 	LogStore string
+	// PullBytesPerSecond is how much of snapshots' files this node gets from others
+	// or gives to them in a second. Default: 64 MiB.
+	PullBytesPerSecond int64
 	// Fatal ends the process after a failed fsync and the like: to go on would
 	// break promises. It must not return. Default: panic.
 	Fatal func(error)
@@ -83,6 +86,9 @@ func (c *Config) Validate() error {
 	if c.LogCacheBytes == 0 {
 		c.LogCacheBytes = defaultLogCacheBytes
 	}
+	if c.PullBytesPerSecond == 0 {
+		c.PullBytesPerSecond = defaultPullBytesPerSecond
+	}
 	if c.LogStore == "" {
 		c.LogStore = LogStoreWAL
 	}
@@ -113,6 +119,9 @@ func (c *Config) Validate() error {
 	if c.LogStore != LogStoreWAL && c.LogStore != LogStoreBolt {
 		errs = append(errs, fmt.Errorf("log store %q: must be %s or %s", c.LogStore, LogStoreWAL, LogStoreBolt))
 	}
+	if c.PullBytesPerSecond < pullBytesMax {
+		errs = append(errs, fmt.Errorf("pull rate: %d bytes per second, the least is %d", c.PullBytesPerSecond, pullBytesMax))
+	}
 	if c.HeartbeatTimeout < heartbeatMin {
 		errs = append(errs, fmt.Errorf("heartbeat timeout: %s, the least is %s", c.HeartbeatTimeout, heartbeatMin))
 	}
@@ -134,6 +143,8 @@ type Cluster struct {
 	groups   groupTable
 	morgue   *morgue
 	former   *former
+	bulkRate *bucket
+	pulls    pullCounters
 
 	// Set by Start.
 	mux    *mux
@@ -155,7 +166,7 @@ func New(cfg Config, log *slog.Logger) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg, id: id.get().ID, identity: id, calls: newCallTable()}
+	c := &Cluster{cfg: cfg, id: id.get().ID, identity: id, calls: newCallTable(), bulkRate: &bucket{bytesPerSecond: cfg.PullBytesPerSecond}}
 	if c.cfg.Name == "" {
 		c.cfg.Name = c.id
 	}
@@ -493,12 +504,13 @@ type Stats struct {
 	Dialed, Accepted, Refused uint64 // connections that got past, or not past, the hello
 	Lane                      LaneStats
 	WAL                       raftlog.WALStats
+	Pull                      PullStats
 	Groups                    []GroupStats
 }
 
 // Stats copies the figures.
 func (c *Cluster) Stats() Stats {
-	s := Stats{Lane: c.lanes.stats()}
+	s := Stats{Lane: c.lanes.stats(), Pull: c.pulls.stats()}
 	if c.mux != nil {
 		s.Dialed, s.Accepted, s.Refused = c.mux.dialed.Load(), c.mux.accepted.Load(), c.mux.refused.Load()
 	}
@@ -510,6 +522,9 @@ func (c *Cluster) Stats() Stats {
 	}
 	return s
 }
+
+// PullStats are the figures of the files of snapshots, which are in Stats, too.
+func (c *Cluster) PullStats() PullStats { return c.pulls.stats() }
 
 // Close closes the groups that are still open, says farewell, closes the port
 // and every connection, and waits for all goroutines. ctx bounds the farewells.

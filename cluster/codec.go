@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"warren/storage/snapshot"
 )
 
 // errCodec is the only thing that a malformed Raft message causes: its sender
@@ -263,12 +265,18 @@ func encodeInstall(i *raft.InstallSnapshotRequest) []byte {
 	return binary.AppendVarint(dst, i.Size)
 }
 
-func decodeInstall(b []byte) (*raft.InstallSnapshotRequest, error) {
+// decodeInstall decodes a request, and the list of files that follows it if
+// there are any.
+func decodeInstall(b []byte) (*raft.InstallSnapshotRequest, []snapshot.File, error) {
 	d := decoder{b: b}
 	i := &raft.InstallSnapshotRequest{RPCHeader: d.rpcHeader(), SnapshotVersion: raft.SnapshotVersion(d.int()),
 		Term: d.uint(), Leader: d.bytes(), LastLogIndex: d.uint(), LastLogTerm: d.uint(), Peers: d.bytes(),
 		Configuration: d.bytes(), ConfigurationIndex: d.uint(), Size: d.int()}
-	return i, d.done()
+	var files []snapshot.File
+	if len(d.b) > 0 {
+		files = d.files()
+	}
+	return i, files, d.done()
 }
 
 func encodeInstallAnswer(r *raft.InstallSnapshotResponse) []byte {

@@ -52,7 +52,7 @@ func TestRaftMessagesComeBackAsTheyWereSent(t *testing.T) {
 	check(gotP, p, err)
 	i := &raft.InstallSnapshotRequest{RPCHeader: h, SnapshotVersion: 1, Term: 4, Leader: []byte(idA), LastLogIndex: 9,
 		LastLogTerm: 3, Configuration: []byte("conf"), ConfigurationIndex: 2, Size: 1 << 40}
-	gotI, err := decodeInstall(encodeInstall(i))
+	gotI, _, err := decodeInstall(encodeInstall(i))
 	check(gotI, i, err)
 	ar := &raft.AppendEntriesResponse{RPCHeader: h, Term: 4, LastLog: 9, Success: true, NoRetryBackoff: true}
 	var gotAR raft.AppendEntriesResponse
@@ -103,6 +103,10 @@ func FuzzDecodeRaft(f *testing.F) {
 		decodePreVote(b)
 		decodeInstall(b)
 		decodeFounding(b)
+		if i, files, err := decodeInstall(b); err == nil {
+			readable(i)
+			decodePull(b, files)
+		}
 		decodeAppendAnswer(b, new(raft.AppendEntriesResponse))
 		decodeVoteAnswer(b, new(raft.RequestVoteResponse))
 		decodePreVoteAnswer(b, new(raft.RequestPreVoteResponse))

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"warren/storage/snapshot"
 )
 
 // groupTable is the node's open groups, and the transports that requests find
@@ -74,10 +76,12 @@ func (t *groupTable) deregister(tr *transport) {
 // newTransport makes and registers a transport for one run of a group's Raft.
 // hold keeps it from voting for one heartbeat timeout: a node that was just
 // restarted does not know which leader it promised its silence to.
-func (c *Cluster) newTransport(gid uint64, hold bool) *transport {
+func (c *Cluster) newTransport(gid uint64, hold bool, snapshots *snapshot.Store) *transport {
 	t := &transport{
 		gid: gid, self: c.id, calls: c.callers, gone: c.groups.deregister,
-		callMax: max(c.cfg.HeartbeatTimeout, time.Second),
+		callMax: max(c.cfg.HeartbeatTimeout, time.Second), log: c.log.With("group", gid),
+		snapshots: snapshots, patience: bulkPatience, rate: c.bulkRate, figures: &c.pulls,
+		room: func() (uint64, error) { return roomIn(c.cfg.DataDir) },
 		dialBulk: func(ctx context.Context, id string) (bulkConn, error) {
 			return c.dial(ctx, id, roleBulk)
 		},
@@ -103,8 +107,8 @@ func (c *Cluster) OpenGroup(gid uint64, m Machine, o GroupOptions) (*Group, erro
 		id: c.id, dir: dir, log: c.log, fatal: c.cfg.Fatal,
 		profile: groupProfile{heartbeat: c.cfg.HeartbeatTimeout, cacheMax: c.cfg.LogCacheBytes},
 		wal:     c.wal,
-		transport: func(gid uint64) groupTransport {
-			t := c.newTransport(gid, hold)
+		transport: func(gid uint64, snapshots *snapshot.Store) groupTransport {
+			t := c.newTransport(gid, hold, snapshots)
 			hold = true // a later run in place knows no leader either
 			return t
 		},

@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"warren/storage/raftlog"
+	"warren/storage/snapshot"
 	"warren/storage/vfs"
 )
 
@@ -206,7 +207,7 @@ func (c *memCluster) open(n *memNode) error {
 		fatal:     func(err error) { n.fatal <- err },
 		profile:   groupProfile{heartbeat: time.Second},
 		wal:       n.wal,
-		transport: func(uint64) groupTransport { return c.net.join(n.id) },
+		transport: func(uint64, *snapshot.Store) groupTransport { return c.net.join(n.id) },
 	}, testGroup, n.machine, o)
 	n.group = g
 	if err != nil {

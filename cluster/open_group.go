@@ -54,13 +54,14 @@ type groupProfile struct {
 
 // groupSeat is what a node gives to a group that it opens.
 type groupSeat struct {
-	id        string // this node's; also its Raft address
-	dir       string // the folder of all groups: dir/%08x/{log.bolt or stable.bolt,snapshots/}
-	log       *slog.Logger
-	fatal     func(error) // ends the process; see raftlog.Options
-	profile   groupProfile
-	wal       *raftlog.WAL                    // the node's log of all queue groups; nil if each has a log.bolt
-	transport func(gid uint64) groupTransport // a fresh one for each run of Raft
+	id      string // this node's; also its Raft address
+	dir     string // the folder of all groups: dir/%08x/{log.bolt or stable.bolt,snapshots/}
+	log     *slog.Logger
+	fatal   func(error) // ends the process; see raftlog.Options
+	profile groupProfile
+	wal     *raftlog.WAL // the node's log of all queue groups; nil if each has a log.bolt
+	// transport makes a fresh one for each run of Raft.
+	transport func(gid uint64, snapshots *snapshot.Store) groupTransport
 }
 
 // groupLog is where a group's entries are.
@@ -209,7 +210,7 @@ func hasGroup(dir string, gid uint64) bool {
 // Machine's state: entries that it has applied already are passed over.
 func (g *Group) startRun(replay bool) error {
 	run := &groupRaft{
-		transport: g.seat.transport(g.gid),
+		transport: g.seat.transport(g.gid, g.stores.snapshots),
 		notify:    make(chan bool, 16),
 		ended:     make(chan struct{}),
 	}

@@ -25,6 +25,8 @@ const (
 	typeTimeoutNow
 	typeInstall
 	typeCall
+	typePull  // on a bulk connection: a part of a snapshot's file
+	typeState // on a bulk connection: all files are there
 )
 
 const (
@@ -77,16 +79,20 @@ func rpcFrame(h rpcHead, body []byte, more [][]byte) outFrame {
 	return f
 }
 
+func parseRPCHead(b *[rpcHeadBytes]byte) rpcHead {
+	return rpcHead{
+		body: binary.BigEndian.Uint32(b[0:]), typ: b[4], flags: b[5],
+		group: binary.BigEndian.Uint64(b[8:]), corr: binary.BigEndian.Uint64(b[16:]),
+	}
+}
+
 // readRPC reads one frame. The body is freshly allocated.
 func readRPC(r io.Reader, bytesMax uint32) (rpcHead, []byte, error) {
 	var b [rpcHeadBytes]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return rpcHead{}, nil, err
 	}
-	h := rpcHead{
-		body: binary.BigEndian.Uint32(b[0:]), typ: b[4], flags: b[5],
-		group: binary.BigEndian.Uint64(b[8:]), corr: binary.BigEndian.Uint64(b[16:]),
-	}
+	h := parseRPCHead(&b)
 	if h.body > bytesMax {
 		return h, nil, fmt.Errorf("%w: %d bytes, limit %d", errFrameTooLong, h.body, bytesMax)
 	}

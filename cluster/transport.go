@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"warren/storage/snapshot"
 )
 
 const (
@@ -46,6 +49,13 @@ type transport struct {
 	gone      func(*transport) // takes it out of the node's table
 	notBefore time.Time        // no votes for others until then
 	callMax   time.Duration    // for votes and heartbeats
+	log       *slog.Logger
+
+	snapshots *snapshot.Store        // where what peers send arrives
+	patience  time.Duration          // with a silent peer on a bulk connection
+	rate      *bucket                // of the node
+	figures   *pullCounters          // of the node
+	room      func() (uint64, error) // on the disk
 
 	rpcs  chan raft.RPC
 	inbox chan inbound
@@ -53,6 +63,7 @@ type transport struct {
 	once  sync.Once
 	work  sync.WaitGroup
 	acks  ackTable
+	turns *turns // of snapshots that arrive
 }
 
 // inbound is a request for this group's Raft.
@@ -71,6 +82,7 @@ func (t *transport) start() {
 	t.rpcs = make(chan raft.RPC)
 	t.inbox = make(chan inbound, inboxMax)
 	t.ended = make(chan struct{})
+	t.turns = newTurns()
 	t.work.Go(t.serve)
 }
 
@@ -141,6 +153,7 @@ func (t *transport) Close() error {
 	t.once.Do(func() {
 		t.gone(t)
 		close(t.ended)
+		t.turns.close()
 	})
 	t.work.Wait()
 	t.empty()
@@ -258,6 +271,9 @@ func (t *transport) receive(q request) {
 		q.answer(nil, err)
 		return
 	}
+	if a, ok := cmd.(*raft.AppendEntriesRequest); ok {
+		t.turns.outdate(a.Term)
+	}
 	if time.Now().Before(t.notBefore) {
 		switch cmd.(type) {
 		case *raft.RequestVoteRequest:
@@ -311,17 +327,22 @@ func encodeAnswer(r raft.RPCResponse) ([]byte, error) {
 	}
 }
 
-// InstallSnapshot streams a snapshot over a connection of its own.
+// InstallSnapshot sends a snapshot over a connection of its own. Raft waits for
+// it on the goroutine that replicates to this one follower; heartbeats to it go
+// on, and so does everything with the others. A leader that steps down, or whose
+// follower hangs, hears of it by the connection's end or after bulkPatience, and
+// Raft tries again, at first at once and later each 10 s or so.
 func (t *transport) InstallSnapshot(_ raft.ServerID, to raft.ServerAddress, q *raft.InstallSnapshotRequest, r *raft.InstallSnapshotResponse, data io.Reader) error {
 	ctx, cancel := t.context(handshakeTimeout)
-	defer cancel()
 	c, err := t.dialBulk(ctx, string(to))
+	cancel()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	defer context.AfterFunc(endContext{t.ended}, func() { c.Close() })()
-	b, err := sendSnapshot(c, t.gid, encodeInstall(q), data)
+	s := sender{conn: c, patience: t.patience, rate: t.rate, figures: t.figures}
+	b, err := s.send(endContext{t.ended}, t.gid, q, data)
 	if err != nil {
 		return fmt.Errorf("snapshot to node %s: %w", to, err)
 	}

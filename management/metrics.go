@@ -67,6 +67,10 @@ var nodeMetrics = []metric{
 	{"warren_body_memory_limit_bytes", gauge, "bytes", "Memory above which messages are paged out", nil, func(s *Stats) float64 { return float64(s.BodyMemoryLimit) }},
 	{"warren_bodies_paged_out_bytes_total", counter, "bytes", "Messages paged out to disk", nil, func(s *Stats) float64 { return float64(s.PagedOutBytes) }},
 	{"warren_bodies_paged_in_bytes_total", counter, "bytes", "Messages paged in from disk", nil, func(s *Stats) float64 { return float64(s.PagedInBytes) }},
+	{"warren_snapshot_pulled_bytes_total", counter, "bytes", "Files of snapshots that this node got from others", nil, func(s *Stats) float64 { return float64(s.SnapshotPulledBytes) }},
+	{"warren_snapshot_skipped_bytes_total", counter, "bytes", "Files of others' snapshots that this node had already", nil, func(s *Stats) float64 { return float64(s.SnapshotSkippedBytes) }},
+	{"warren_snapshot_served_bytes_total", counter, "bytes", "Files of snapshots that this node gave to others", nil, func(s *Stats) float64 { return float64(s.SnapshotServedBytes) }},
+	{"warren_snapshots_refused_total", counter, "", "Snapshots of others that made no sense, or that the disk had no room for", nil, func(s *Stats) float64 { return float64(s.SnapshotsRefused) }},
 	{"erlang_uptime_seconds", gauge, "seconds", "Time since the node started, under the name that RabbitMQ's dashboards read", nil, func(s *Stats) float64 { return time.Since(s.Started).Seconds() }},
 }
 

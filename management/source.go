@@ -94,6 +94,12 @@ type Stats struct {
 	BodyMemory, BodyMemoryLimit uint64
 	PagedOutBytes, PagedInBytes uint64
 
+	// Files of snapshots: what this node got from others because it lagged
+	// behind, what it had of them already, and what it gave to others.
+	SnapshotPulledBytes, SnapshotSkippedBytes, SnapshotServedBytes uint64
+	// SnapshotsRefused came from others and made no sense, or had no room.
+	SnapshotsRefused uint64
+
 	Groups []GroupStats // the Raft groups that have a replica here
 }
 

@@ -83,6 +83,9 @@ func (n *Node) Stats() management.Stats {
 	p := n.pager.Stats()
 	s.BodyMemory, s.BodyMemoryLimit = uint64(max(0, p.HotBytes)), uint64(p.BudgetBytes)
 	s.PagedOutBytes, s.PagedInBytes = p.BytesOut, p.BytesIn
+	pull := n.cluster.PullStats()
+	s.SnapshotPulledBytes, s.SnapshotSkippedBytes = pull.PulledBytes, pull.SkippedBytes
+	s.SnapshotServedBytes, s.SnapshotsRefused = pull.ServedBytes, pull.Refused
 	for _, g := range n.groups.all() {
 		st := g.Stats()
 		_, leads := g.Leading()
