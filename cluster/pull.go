@@ -156,13 +156,18 @@ func (p *puller) run(ctx context.Context) error {
 	return nil
 }
 
-// ask keeps requests in flight.
+// ask keeps requests in flight, as many as the rate allows. It waits for that
+// only if nothing is on its way that could be worked on meanwhile.
 func (p *puller) ask(ctx context.Context) error {
 	for len(p.asked) < pullsInFlight && p.next.lack < len(p.lacks) {
 		l := &p.lacks[p.next.lack]
 		q := pullRequest{l.Index, p.next.off, int(min(pullBytesMax, l.Bytes-p.next.off))}
-		if err := p.rate.take(ctx, q.bytes); err != nil {
-			return err
+		if len(p.asked) == 0 {
+			if err := p.rate.take(ctx, q.bytes); err != nil {
+				return err
+			}
+		} else if !p.rate.tryTake(q.bytes) {
+			return nil
 		}
 		p.corr++
 		if err := writeFrame(p.conn, rpcHead{typ: typePull, group: p.gid, corr: p.corr}, q.append(nil)); err != nil {

@@ -174,6 +174,10 @@ func (f *lagging) raft() {
 	for {
 		select {
 		case rpc := <-f.tr.rpcs:
+			if a, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
+				rpc.Respond(&raft.AppendEntriesResponse{Term: a.Term, Success: true}, nil)
+				continue
+			}
 			q := rpc.Command.(*raft.InstallSnapshotRequest)
 			f.asked <- q.LastLogIndex
 			err := f.install(q, rpc.Reader)
@@ -596,21 +600,41 @@ func TestRequestsThatMakeNoSenseEndASending(t *testing.T) {
 	}
 }
 
+// pulling starts a pull that the sender leaves unanswered.
+func (f *lagging) pulling(file snapshot.File, term uint64) (ended chan error) {
+	ended, asked := make(chan error, 1), make(chan struct{})
+	go func() {
+		ended <- f.script([]snapshot.File{file}, func(q *raft.InstallSnapshotRequest) { q.Term = term }, func(c net.Conn) error {
+			_, _, err := readRPC(c, controlBytesMax)
+			close(asked)
+			return err
+		})
+	}()
+	<-asked
+	return ended
+}
+
+func TestHeartbeatsAreAnsweredWhileFilesArePulled(t *testing.T) {
+	f := newLagging(t)
+	ended := f.pulling(segmentOf(1, 5000), 3)
+	body, _ := encodeAppend(&raft.AppendEntriesRequest{Term: 3})
+	answered := make(chan error, 1)
+	f.tr.receive(request{head: rpcHead{typ: typeAppend, group: testGroup}, body: body, answer: func(_ []byte, err error) { answered <- err }})
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-ended:
+		t.Error("the pull has ended")
+	default:
+	}
+	f.tr.Close()
+	<-ended
+}
+
 func TestALaterSnapshotOrLeaderTakesTheTurn(t *testing.T) {
 	file := segmentOf(1, 5000)
-	// pulling starts a pull that the sender leaves unanswered.
-	pulling := func(f *lagging, term uint64) (ended chan error) {
-		ended, asked := make(chan error, 1), make(chan struct{})
-		go func() {
-			ended <- f.script([]snapshot.File{file}, func(q *raft.InstallSnapshotRequest) { q.Term = term }, func(c net.Conn) error {
-				_, _, err := readRPC(c, controlBytesMax)
-				close(asked)
-				return err
-			})
-		}()
-		<-asked
-		return ended
-	}
+	pulling := func(f *lagging, term uint64) (ended chan error) { return f.pulling(file, term) }
 	o := newOrigin(t)
 	o.take(10, file)
 	t.Run("a later one", func(t *testing.T) {
