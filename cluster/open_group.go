@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -29,6 +30,9 @@ type GroupOptions struct {
 	// Bootstrap lists the node ids that the group starts with, the same on
 	// each of them. It is used only if this node has no state of the group.
 	Bootstrap []string
+	// CheckFile, if set, says whether a file that another node sent for a snapshot
+	// is the one that its id promises, at least as many bytes of it.
+	CheckFile func(f io.ReaderAt, bytes int64, id string) error
 	// Meta marks the metadata group: followers apply an entry within a round
 	// trip instead of with the next one, and the log keeps more of its past.
 	Meta bool
@@ -96,6 +100,7 @@ func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o Gro
 	if err != nil {
 		return nil, fmt.Errorf("open group %d: %w", gid, err)
 	}
+	stores.snapshots.CheckFiles(o.CheckFile)
 	ctx, halt := context.WithCancel(context.WithoutCancel(ctx))
 	g := &Group{
 		gid: gid, opts: o, seat: seat, log: log, machine: m, stores: stores,

@@ -140,7 +140,9 @@ func (g *groups) openOne(id mq.GroupID) (*cluster.Group, error) {
 		return nil, err
 	}
 	s := g.broker.AddShard(id, folder)
-	group, err := g.cluster.OpenGroup(uint64(id), shardMachine{s}, cluster.GroupOptions{Bootstrap: g.bootstrap(id)})
+	group, err := g.cluster.OpenGroup(uint64(id), shardMachine{s}, cluster.GroupOptions{
+		Bootstrap: g.bootstrap(id), CheckFile: segment.CheckFile,
+	})
 	if err != nil {
 		g.broker.RemoveShard(id)
 		return nil, err

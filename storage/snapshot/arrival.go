@@ -122,12 +122,12 @@ func (a *Arrival) closePart() error {
 // Finish says that all of a file was written. Its bytes are durable before it
 // gets the name from which it is linked into a snapshot, and a snapshot counts
 // only after that: after a crash none does that lacks a byte. That the name is
-// durable, too, only spares sending the file again. A file that cannot be
-// synced is removed: nobody knows what is in it.
+// durable, too, only spares sending the file again. A file that is not what its
+// ID promises, or cannot be synced, is removed.
 func (a *Arrival) Finish(index int) error {
 	err := a.openPart(index)
 	if err == nil {
-		err = a.finish(a.place(&a.files[index]))
+		err = a.finish(&a.files[index])
 	}
 	if err != nil {
 		return fmt.Errorf("finish %s: %w", a.files[index].Name, err)
@@ -135,8 +135,16 @@ func (a *Arrival) Finish(index int) error {
 	return nil
 }
 
-func (a *Arrival) finish(place string) error {
-	if err := errors.Join(a.part.Sync(), a.closePart()); err != nil {
+func (a *Arrival) finish(f *File) error {
+	place := a.place(f)
+	var err error
+	if a.store.check != nil {
+		err = a.store.check(a.part, f.Bytes, f.ID)
+	}
+	if err == nil {
+		err = a.part.Sync()
+	}
+	if err := errors.Join(err, a.closePart()); err != nil {
 		return errors.Join(err, a.store.fs.Remove(place+partSuffix))
 	}
 	if err := a.store.fs.Rename(place+partSuffix, place); err != nil {

@@ -37,6 +37,14 @@ const (
 // ErrRefused says that what a peer sends makes no sense.
 var ErrRefused = errors.New("a peer's snapshot makes no sense")
 
+// FileCheck says whether a file is the one that its ID promises, at least as
+// many bytes of it. It knows what files hold.
+type FileCheck func(f io.ReaderAt, bytes int64, id string) error
+
+// CheckFiles sets who checks files before they are linked into a snapshot that
+// arrives. To be called before anything does.
+func (s *Store) CheckFiles(check FileCheck) { s.check = check }
+
 // refuse checks a list of files from a peer.
 func refuse(files []File) error {
 	names, ids := map[string]bool{}, map[string]bool{}
@@ -166,6 +174,10 @@ func (a *Arrival) look(i int, linked heldFile) error {
 		a.noteHere(f.Bytes)
 		return nil
 	}
+	if err := a.checkHeld(linked, f.ID); err != nil {
+		a.store.log.Warn("a file of this node's is not taken for one that a peer has", "file", linked.path, "err", err)
+		linked = heldFile{}
+	}
 	if linked.bytes >= f.Bytes {
 		err := errors.Join(a.store.fs.Remove(place), a.store.fs.Link(linked.path, place))
 		if err == nil {
@@ -182,6 +194,18 @@ func (a *Arrival) look(i int, linked heldFile) error {
 		best = heldFile{place, whole}
 	}
 	return a.lookAtPart(i, best)
+}
+
+// checkHeld checks a file in a snapshot of this node's, if there is one.
+func (a *Arrival) checkHeld(held heldFile, id string) error {
+	if a.store.check == nil || held.bytes == 0 {
+		return nil
+	}
+	in, err := a.store.fs.Open(held.path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.store.check(in, held.bytes, id), in.Close())
 }
 
 // lookAtPart notes what there is of the beginning of a file: in the folder, or

@@ -387,3 +387,37 @@ func TestAShortFileOfASnapshotThatIsSentIsDamage(t *testing.T) {
 		t.Errorf("got %v, and %v is listed", err, indexes(t, s))
 	}
 }
+
+func TestAFileThatIsNotWhatItsIdentityPromisesIsNotReliedOn(t *testing.T) {
+	fs := newFS(t)
+	s := open(t, fs)
+	s.CheckFiles(func(f io.ReaderAt, n int64, id string) error {
+		b := make([]byte, n)
+		if _, err := f.ReadAt(b, 0); err != nil || !bytes.Equal(b, content(File{Bytes: n, ID: id})) {
+			return errInject
+		}
+		return nil
+	})
+	a, err := s.Arrive([]File{sent(1, 100)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = a.WriteAt(0, make([]byte, 100), 0)
+	if err := errors.Join(err, a.Finish(0)); !errors.Is(err, errInject) {
+		t.Errorf("another file: %v", err)
+	}
+	if err := a.Close(false); err != nil || len(gathered(s)) != 0 {
+		t.Errorf("it stays: %v, %q", err, gathered(s))
+	}
+	if _, err := receive(s, 10, 10, sent(1, 100), sent(2, 50)); err != nil {
+		t.Fatal(err)
+	}
+	metas, _ := s.List()
+	rewrite(t, fs, path.Join(dir, metas[0].ID, sent(1, 100).Name), func(b []byte) []byte { b[7] ^= 1; return b })
+	if pulled, err := receive(s, 20, 10, sent(1, 100), sent(2, 50)); err != nil || pulled != 100 {
+		t.Errorf("one of this node's own: pulled %d bytes, %v", pulled, err)
+	}
+	if got := indexes(t, s); got[0] != 20 {
+		t.Errorf("there is %v", got)
+	}
+}

@@ -56,8 +56,9 @@ type Store struct {
 
 	mu       sync.Mutex // guards moving and removing folders
 	pins     map[string]pin
-	arriving bool   // an Arrival is open
-	offered  *offer // the one that Raft is about to make a snapshot of; nil: none
+	check    FileCheck // of files that arrive; nil: none
+	arriving bool      // an Arrival is open
+	offered  *offer    // the one that Raft is about to make a snapshot of; nil: none
 }
 
 // pin keeps the folder of a snapshot.
