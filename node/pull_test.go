@@ -22,9 +22,7 @@ func outrun(t *testing.T, up []*running, ch *amqp091.Channel, queue string, next
 			next++
 		}
 		for _, n := range up {
-			if err := n.groups.get(1).Snapshot(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			n.snapshot(1)
 		}
 	}
 	return next
