@@ -65,10 +65,10 @@ func readable(cmd *raft.InstallSnapshotRequest) (ok bool) {
 
 // keepWorking says, until it is stopped, that this node is at it.
 func keepWorking(c bulkConn, gid uint64) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	end := make(chan struct{})
 	var work sync.WaitGroup
 	work.Go(func() {
-		for rest(ctx, workingEvery) {
+		for rest(endContext{end}, workingEvery) {
 			if err := writeFrame(c, rpcHead{typ: typeInstall, flags: flagAnswer | flagWorking, group: gid}, nil); err != nil {
 				c.Close() // ends the reading, too
 				return
@@ -76,7 +76,7 @@ func keepWorking(c bulkConn, gid uint64) (stop func()) {
 		}
 	})
 	return func() {
-		cancel()
+		close(end)
 		work.Wait()
 	}
 }
@@ -133,9 +133,7 @@ func (t *transport) gather(c bulkConn, cmd *raft.InstallSnapshotRequest, a *snap
 	if here+len(lacks) > 0 {
 		t.log.Info("pulling a snapshot", "index", cmd.LastLogIndex, "files", len(lacks), "bytes", need, "files_here", here, "bytes_here", bytes)
 		p := puller{conn: c, gid: t.gid, arrival: a, patience: t.patience, rate: t.rate, figures: t.figures, lacks: lacks}
-		ctx, cancel := context.WithCancel(endContext{t.ended})
-		defer cancel()
-		if err := p.run(ctx); err != nil {
+		if err := p.run(endContext{t.ended}); err != nil {
 			return err
 		}
 		if err := writeFrame(c, rpcHead{typ: typeState, group: t.gid}, nil); err != nil {

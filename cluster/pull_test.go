@@ -169,12 +169,18 @@ func (f *lagging) stop() {
 	f.work.Wait()
 }
 
+// hangingTerm is that of entries that take for ever.
+const hangingTerm = 99
+
 // raft is a main loop that installs snapshots.
 func (f *lagging) raft() {
 	for {
 		select {
 		case rpc := <-f.tr.rpcs:
 			if a, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
+				if a.Term == hangingTerm {
+					<-f.tr.ended
+				}
 				rpc.Respond(&raft.AppendEntriesResponse{Term: a.Term, Success: true}, nil)
 				continue
 			}
@@ -669,6 +675,19 @@ func TestALaterSnapshotOrLeaderTakesTheTurn(t *testing.T) {
 			f.tr.turns.outdate(term)
 		}
 		<-first
+	})
+	t.Run("the end of the group while Raft hangs", func(t *testing.T) {
+		f := newLagging(t)
+		body, _ := encodeAppend(&raft.AppendEntriesRequest{Term: hangingTerm})
+		f.tr.receive(request{head: rpcHead{typ: typeAppend, group: testGroup}, body: body, answer: func([]byte, error) {}})
+		eventually(t, "Raft to hang", func() bool { return len(f.tr.inbox) == 0 })
+		sent := make(chan error, 1)
+		go func() { sent <- f.from(o, plain) }()
+		eventually(t, "the snapshot to wait for Raft", func() bool { return len(f.tr.inbox) == 1 })
+		f.tr.Close()
+		if err := <-sent; err == nil || len(f.asked) != 0 {
+			t.Errorf("it was installed: %v", err)
+		}
 	})
 	t.Run("the end of the group", func(t *testing.T) {
 		f := newLagging(t)

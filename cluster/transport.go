@@ -153,10 +153,10 @@ func (t *transport) Close() error {
 	t.once.Do(func() {
 		t.gone(t)
 		close(t.ended)
-		t.turns.close()
 	})
 	t.work.Wait()
 	t.empty()
+	t.turns.close() // last: a snapshot may have waited in the inbox
 	return nil
 }
 

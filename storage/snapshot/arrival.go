@@ -34,6 +34,7 @@ type Arrival struct {
 
 	part  vfs.File // open for writing, nil if none is
 	index int      // its place in files
+	dirty int      // bytes written since a sync
 
 	reader *stateReader // of the state, once it is offered
 }
@@ -79,6 +80,10 @@ func (a *Arrival) Lacks() []Lack { return a.lacks }
 // too.
 func (a *Arrival) Here() (files int, bytes int64) { return a.here, a.bytes }
 
+// partSyncBytes are written to a file before it is synced, so that the log's
+// syncs on the same disk wait for no more than that.
+const partSyncBytes = 16 << 20
+
 // WriteAt adds to a file that is lacking: bytes follow each other, from
 // Lack.From to the file's end. Then comes Finish, and then another file.
 func (a *Arrival) WriteAt(index int, b []byte, off int64) error {
@@ -86,10 +91,22 @@ func (a *Arrival) WriteAt(index int, b []byte, off int64) error {
 	if err == nil {
 		_, err = a.part.WriteAt(b, off)
 	}
+	if a.dirty += len(b); err == nil && a.dirty >= partSyncBytes {
+		a.dirty = 0
+		if err = a.part.SyncData(); err != nil {
+			err = errors.Join(err, a.dropPart())
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("receive %s: %w", a.files[index].Name, err)
 	}
 	return nil
+}
+
+// dropPart removes the file that is being written: after a failed sync nobody
+// knows what is in it, and a later sync would not say.
+func (a *Arrival) dropPart() error {
+	return errors.Join(a.closePart(), a.store.fs.Remove(a.place(&a.files[a.index])+partSuffix))
 }
 
 func (a *Arrival) openPart(index int) error {
@@ -144,8 +161,11 @@ func (a *Arrival) finish(f *File) error {
 	if err == nil {
 		err = a.part.Sync()
 	}
-	if err := errors.Join(err, a.closePart()); err != nil {
-		return errors.Join(err, a.store.fs.Remove(place+partSuffix))
+	if err != nil {
+		return errors.Join(err, a.dropPart())
+	}
+	if err := a.closePart(); err != nil {
+		return err
 	}
 	if err := a.store.fs.Rename(place+partSuffix, place); err != nil {
 		return err

@@ -421,3 +421,30 @@ func TestAFileThatIsNotWhatItsIdentityPromisesIsNotReliedOn(t *testing.T) {
 		t.Errorf("there is %v", got)
 	}
 }
+
+func TestAPartWhoseSyncFailedIsBegunAnew(t *testing.T) {
+	fs := newFS(t)
+	s := open(t, fs)
+	big := File{Name: "a.seg", Bytes: 2 * partSyncBytes, ID: "big"}
+	a, err := s.Arrive([]File{big})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fs.Inject(func(op vfs.Op, name string) error {
+		if op == vfs.OpSync {
+			return errInject
+		}
+		return nil
+	})
+	if err := a.WriteAt(0, make([]byte, partSyncBytes), 0); !errors.Is(err, errInject) {
+		t.Errorf("got %v", err)
+	}
+	fs.Inject(nil)
+	if err := a.Close(false); err != nil {
+		t.Fatal(err)
+	}
+	a, err = s.Arrive([]File{big})
+	if err != nil || a.Lacks()[0].From != 0 {
+		t.Errorf("it goes on from %d, %v", a.Lacks()[0].From, err)
+	}
+}
