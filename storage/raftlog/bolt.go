@@ -54,6 +54,9 @@ type Options struct {
 	// FileBytes is the size of a WAL's files: 64 MiB if 0, at most 1 GiB. A Bolt
 	// has no use for it.
 	FileBytes int64
+	// Known are the groups that may have entries in a WAL that is damaged beyond
+	// telling. A Bolt has no use for it.
+	Known []uint64
 	// SlowAfter is when a write is logged and counted as slow (1 s if 0), and
 	// HungAfter when it ends the process (5 s if 0): heartbeats do not wait for
 	// the disk, so a leader whose disk hangs would otherwise stay leader.

@@ -203,8 +203,8 @@ func (k *keeper) clean() {
 // entries in an earlier one must outlive it.
 func (k *keeper) cleanOldest() (more bool, err error) {
 	w := k.w
-	if w.damage != nil || len(w.damaged) > 0 {
-		return false, nil // the next start must find the damage, too
+	if w.mourns() {
+		return false, nil
 	}
 	w.mu.Lock()
 	files, groups, oldest := len(w.files), len(w.groups), w.files[0]

@@ -47,6 +47,9 @@ const (
 	// as its index says. Its group and term say which file came before this one
 	// and up to where that holds records.
 	kindBatch
+	// kindDrop says that the group begins anew: nothing of it that was written
+	// before counts, and no damage to it either.
+	kindDrop
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -137,7 +140,7 @@ func entryRoom(l *raft.Log) int { return recordHead + padded(len(l.Data)+len(l.E
 
 // readHead decodes a record's header, and reports whether it is whole.
 func readHead(b []byte, seed uint32) (r record, ok bool) {
-	if len(b) < recordHead || kind(b[12]) < kindEntry || kind(b[12]) > kindBatch {
+	if len(b) < recordHead || kind(b[12]) < kindEntry || kind(b[12]) > kindDrop {
 		return r, false // this is what a search for records meets most
 	}
 	r = record{

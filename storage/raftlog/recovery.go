@@ -27,7 +27,9 @@ import (
 // for a process that was killed and a disk that went bad before its next start.
 //
 // A bad payload under a good header damages one group. Behind a bad header
-// records could be missed of any group, so that all are damaged.
+// records could be missed of any group, so that all are damaged. Recovery goes
+// on at the next batch record all the same, for a group whose log was dropped
+// behind the damage: that one needs nothing of what lies before.
 
 // readAheadBytes is how much recovery reads at once.
 const readAheadBytes = 1 << 20
@@ -67,18 +69,21 @@ func (r *reader) head(off int64, seed uint32) (record, bool, error) {
 	return rec, ok && rec.bytes() <= r.size-off, nil
 }
 
-// lastBatch is the end of the last batch record at off or behind it; 0 if there is none.
-func (r *reader) lastBatch(off int64, seed uint32) (end int64, err error) {
+// batches finds the batch records at off or behind it: where the first one
+// begins, and where the last one ends; 0 if there is none.
+func (r *reader) batches(off int64, seed uint32) (first, end int64, err error) {
 	for ; off+recordHead <= r.size; off += 8 {
 		rec, ok, err := r.head(off, seed)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if ok && rec.kind == kindBatch && rec.index == uint64(off) {
-			end = off + recordHead
+			if end = off + recordHead; first == 0 {
+				first = off
+			}
 		}
 	}
-	return end, nil
+	return first, end, nil
 }
 
 // found is a file as recovery meets it.
@@ -88,6 +93,8 @@ type found struct {
 	intact  bool   // its first batch record can be read
 	prevSeq uint64 // what that record says
 	prevEnd int64
+	blind   bool  // its header cannot be read, and so nothing in it
+	lost    error // why records may be missing in it, or before it
 }
 
 // recover reads the files and fills in the groups, and returns the number for
@@ -124,7 +131,7 @@ func (w *WAL) recover() (next uint64, err error) {
 			continue
 		}
 		if i := slices.IndexFunc(files, func(o found) bool { return o.intact && o.prevSeq == f.seq }); i >= 0 {
-			w.lose(fmt.Errorf("%s: the file before it, %s, holds nothing: %w", files[i].path, f.path, ErrDamaged))
+			files[i].lost = fmt.Errorf("%s: the file before it, %s, holds nothing: %w", files[i].path, f.path, ErrDamaged)
 			continue
 		}
 		removed = true
@@ -172,8 +179,8 @@ func (w *WAL) meet(seq uint64, path string) (found, error) {
 	said, seed, ok := readFileHeader(b)
 	if !ok || said != seq {
 		// A file gets its name after its header is synced.
-		w.lose(fmt.Errorf("%s: the file's header: %w", path, ErrDamaged))
-		file.used = true
+		file.used, file.blind = true, true
+		file.lost = fmt.Errorf("%s: the file's header: %w", path, ErrDamaged)
 		return file, nil
 	}
 	file.seed = seed
@@ -185,21 +192,21 @@ func (w *WAL) meet(seq uint64, path string) (found, error) {
 		file.used, file.intact, file.prevSeq, file.prevEnd = true, true, rec.gid, int64(rec.term)
 		return file, nil
 	}
-	end, err := r.lastBatch(headerBytes, seed)
+	_, end, err := r.batches(headerBytes, seed)
 	if err != nil {
 		return found{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if file.used = end > 0; file.used {
-		w.lose(fmt.Errorf("%s at %d: %w", path, headerBytes, ErrDamaged))
+		file.lost = fmt.Errorf("%s at %d: %w", path, headerBytes, ErrDamaged)
 	}
 	return file, nil
 }
 
-// lose marks every group as damaged.
+// lose marks every group as damaged, but those that are dropped later on.
 func (w *WAL) lose(err error) {
+	clear(w.anew)
 	if w.damage == nil {
 		w.damage = err
-		w.opts.Log.Error("the log is damaged: no group of this node can be trusted", "err", err)
 	}
 }
 
@@ -208,21 +215,24 @@ func (w *WAL) replay(files []found) error {
 	w.files = w.files[:0]
 	for i, f := range files {
 		w.files = append(w.files, f.walFile)
+		if i > 0 && f.intact && f.prevSeq != files[i-1].seq {
+			w.lose(fmt.Errorf("%s: the file before it, number %x, is missing: %w", f.path, f.prevSeq, ErrDamaged))
+		}
+		if f.lost != nil {
+			w.lose(f.lost)
+		}
 		last := i == len(files)-1
 		end := int64(-1)
-		if !last {
-			next := files[i+1]
-			if next.intact && next.prevSeq != f.seq {
-				w.lose(fmt.Errorf("%s: the file before it, number %x, is missing: %w", next.path, next.prevSeq, ErrDamaged))
+		if !last && files[i+1].intact && files[i+1].prevSeq == f.seq {
+			end = files[i+1].prevEnd
+		}
+		if f.blind {
+			end = f.size // so that the next start finds the damage, too
+		} else {
+			var err error
+			if end, err = w.replayFile(f.walFile, end); err != nil {
+				return fmt.Errorf("%s: %w", f.path, err)
 			}
-			end = next.prevEnd
-		}
-		if w.damage != nil {
-			continue // its end may not be known; and nothing will be read of it
-		}
-		end, err := w.replayFile(f.walFile, end)
-		if err != nil {
-			return fmt.Errorf("%s: %w", f.path, err)
 		}
 		if last {
 			// What a killed process wrote and did not sync was found now, and
@@ -233,10 +243,6 @@ func (w *WAL) replay(files []found) error {
 			w.prevSeq, w.prevEnd = f.seq, end
 		}
 	}
-	if n := len(files); n > 0 && w.damage != nil {
-		w.prevSeq = files[n-1].seq
-		w.prevEnd = files[n-1].size // so that the next start finds the damage, too
-	}
 	return nil
 }
 
@@ -245,32 +251,28 @@ func (w *WAL) replay(files []found) error {
 func (w *WAL) replayFile(f *walFile, end int64) (int64, error) {
 	r := &reader{f: f.f, size: f.size}
 	off := int64(headerBytes)
-	synced := int64(-1) // with an unknown end: up to where there must be records
+	next, synced := int64(-1), int64(0) // the next batch record and the end of the last one, once they were looked for
 	for end < 0 || off < end {
-		rec, ok, err := r.head(off, f.seed)
+		rec, ok, whole, err := r.record(off, f.seed)
 		if err != nil {
 			return 0, err
 		}
-		whole := ok
-		if ok && rec.payloadLen > 0 {
-			b, err := r.at(off+recordHead, int64(rec.payloadLen))
-			if err != nil {
-				return 0, err
-			}
-			whole = rec.payloadOK(b, f.seed)
-		}
 		if !whole {
-			if end < 0 && synced < 0 {
-				if synced, err = r.lastBatch(off+8, f.seed); err != nil {
+			if next != 0 && next <= off {
+				if next, synced, err = r.batches(off+8, f.seed); err != nil {
 					return 0, err
 				}
 			}
 			switch {
-			case end < 0 && off >= synced:
+			case end < 0 && next == 0 && off >= synced:
 				return off, nil // the end, torn or not
 			case !ok:
 				w.lose(fmt.Errorf("%s at %d: %w", f.path, off, ErrDamaged))
-				return max(end, synced), nil
+				if next == 0 || end >= 0 && next >= end {
+					return max(end, off), nil
+				}
+				off = next
+				continue
 			}
 			w.damageGroup(rec.gid, fmt.Errorf("%s at %d: %w", f.path, off, ErrDamaged))
 		}
@@ -283,10 +285,20 @@ func (w *WAL) replayFile(f *walFile, end int64) (int64, error) {
 	return end, nil
 }
 
+// record reads the record at off. ok says that its header is good, and whole
+// that its payload is, too.
+func (r *reader) record(off int64, seed uint32) (rec record, ok, whole bool, err error) {
+	rec, ok, err = r.head(off, seed)
+	if err != nil || !ok || rec.payloadLen == 0 {
+		return rec, ok, ok, err
+	}
+	b, err := r.at(off+recordHead, int64(rec.payloadLen))
+	return rec, ok, err == nil && rec.payloadOK(b, seed), err
+}
+
 func (w *WAL) damageGroup(gid uint64, err error) {
 	if w.damaged[gid] == nil {
 		w.damaged[gid] = err
-		w.opts.Log.Error("the log of a group is damaged", "group", gid, "err", err)
 	}
 }
 
@@ -322,6 +334,10 @@ func (w *WAL) redo(rec *record, f *walFile, off int64) {
 		g.dropTo(rec.index)
 	case kindTruncSuffix:
 		g.dropFrom(rec.index)
+	case kindDrop:
+		g.dropFrom(0)
+		delete(w.damaged, rec.gid)
+		w.anew[rec.gid] = true
 	}
 }
 
@@ -339,6 +355,9 @@ func (g *GroupLog) fill(end uint64) {
 
 // settle checks that every group's log is whole, and has it go on from there.
 func (w *WAL) settle() {
+	if w.damage != nil {
+		w.opts.Log.Error("the log is damaged: only groups that began anew since can be trusted", "err", w.damage)
+	}
 	for gid, g := range w.groups {
 		for i := range g.refs {
 			if g.refs[i].file == nil {
@@ -349,5 +368,8 @@ func (w *WAL) settle() {
 		if len(g.refs) > 0 {
 			g.begin, g.next = g.first, g.first+uint64(len(g.refs))
 		}
+	}
+	for gid, err := range w.damaged {
+		w.opts.Log.Error("the log of a group is damaged", "group", gid, "err", err)
 	}
 }

@@ -31,7 +31,8 @@ const (
 	doStore doing = iota
 	doDelete
 	doCarry // in a write of its own
-	doEnd   // nothing but to note what is synced
+	doDrop
+	doEnd // nothing but to note what is synced
 )
 
 // deletion is what a DeleteRange means for a log as it is when it is written.
@@ -159,6 +160,8 @@ func (w *WAL) encode() []byte {
 			buf = w.encodeDelete(buf, r)
 		case doCarry:
 			buf = w.encodeCarry(buf, r)
+		case doDrop:
+			buf = w.encodeDrop(buf, r.group)
 		}
 	}
 	w.buf = buf
@@ -271,6 +274,9 @@ func (w *WAL) publish() {
 			shrunk = true
 		case doCarry:
 			w.showCarried(g, r.carry)
+			shrunk = true
+		case doDrop:
+			w.showDrop(g)
 			shrunk = true
 		}
 	}

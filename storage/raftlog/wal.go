@@ -43,12 +43,14 @@ type WAL struct {
 	dir  string
 	opts Options
 
-	// damage is why no group can be trusted, and damaged why one cannot. Set by recovery.
+	fresh bool
+
+	mu sync.Mutex
+	// damage is why no group can be trusted but those in anew, which began anew
+	// behind the damage, and damaged why one cannot. Set by recovery; Drop mends.
 	damage  error
 	damaged map[uint64]error
-	fresh   bool
-
-	mu      sync.Mutex
+	anew    map[uint64]bool
 	queue   []*request
 	writing bool // somebody writes, and will wake the first in queue
 	closed  bool
@@ -128,7 +130,7 @@ func OpenWAL(fs vfs.FS, dir string, o Options) (*WAL, error) {
 	if o.HungAfter == 0 {
 		o.HungAfter = 5 * time.Second
 	}
-	w := &WAL{fs: fs, dir: dir, opts: o, groups: map[uint64]*GroupLog{}, damaged: map[uint64]error{}}
+	w := &WAL{fs: fs, dir: dir, opts: o, groups: map[uint64]*GroupLog{}, damaged: map[uint64]error{}, anew: map[uint64]bool{}}
 	if err := w.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", dir, err), w.closeFiles())
 	}
@@ -171,14 +173,14 @@ func (w *WAL) Fresh() bool { return w.fresh }
 // says which file is damaged, and where, if the group cannot be trusted: it
 // must neither vote nor acknowledge.
 func (w *WAL) Group(gid uint64) (*GroupLog, error) {
-	if err := w.damage; err != nil {
-		return nil, err
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.damage != nil && !w.anew[gid] {
+		return nil, w.damage
 	}
 	if err := w.damaged[gid]; err != nil {
 		return nil, err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	return w.group(gid), nil
 }
 
