@@ -18,6 +18,7 @@
 package raftlog
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -79,12 +80,15 @@ type Bolt struct {
 	path                  string
 	opts                  Options
 	tail                  tail
+	whole                 uint64 // see WholeFrom
 
 	stores, entries, bytes, nanos, slow atomic.Uint64
 	hits, misses                        atomic.Uint64
 }
 
 // OpenBolt opens or makes the file at path. The folder must exist and be synced.
+// All of the file is read and checked: what is not as it was written is
+// ErrDamaged, and the file is left as it is.
 func OpenBolt(path string, o Options) (*Bolt, error) {
 	if o.Log == nil || o.Fatal == nil {
 		return nil, errors.New("open log: no logger or no Fatal")
@@ -101,6 +105,9 @@ func OpenBolt(path string, o Options) (*Bolt, error) {
 	if o.HungAfter == 0 {
 		o.HungAfter = 5 * time.Second
 	}
+	if err := checkBolt(path); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
 	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
 		Timeout:         lockWaitMax,
 		NoFreelistSync:  true, // or every commit writes the whole freelist
@@ -110,7 +117,11 @@ func OpenBolt(path string, o Options) (*Bolt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log %s: %w", path, err)
 	}
-	return &Bolt{BoltStore: store, path: path, opts: o, tail: tail{bytesMax: o.CacheBytes}}, nil
+	b := &Bolt{BoltStore: store, path: path, opts: o, tail: tail{bytesMax: o.CacheBytes}}
+	if err := b.verify(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, err), store.Close())
+	}
+	return b, nil
 }
 
 // StoreLog is raft.LogStore's.
@@ -119,7 +130,7 @@ func (b *Bolt) StoreLog(l *raft.Log) error { return b.StoreLogs([]*raft.Log{l}) 
 // StoreLogs makes entries durable. Their Data must not change from here on.
 func (b *Bolt) StoreLogs(logs []*raft.Log) error {
 	start := time.Now()
-	err := b.write("store entries", func() error { return b.BoltStore.StoreLogs(logs) })
+	err := b.write("store entries", func() error { return b.BoltStore.StoreLogs(sealed(logs)) })
 	b.stores.Add(1)
 	b.nanos.Add(uint64(time.Since(start)))
 	if err != nil {
@@ -144,7 +155,22 @@ func (b *Bolt) GetLog(index uint64, l *raft.Log) error {
 		return nil
 	}
 	b.misses.Add(1)
-	return b.BoltStore.GetLog(index, l)
+	return b.read(index, l)
+}
+
+// read reads one entry from the file and checks it.
+func (b *Bolt) read(index uint64, l *raft.Log) error {
+	*l = raft.Log{}
+	err := b.BoltStore.GetLog(index, l)
+	if err == nil {
+		err = unsealEntry(index, l)
+	} else if !errors.Is(err, raft.ErrLogNotFound) {
+		err = fmt.Errorf("entry %d: %w: %w", index, ErrDamaged, err)
+	}
+	if errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%s: %w", b.path, err)
+	}
+	return err
 }
 
 // DeleteRange deletes the entries first..last.
@@ -155,12 +181,33 @@ func (b *Bolt) DeleteRange(first, last uint64) error {
 
 // Set is raft.StableStore's.
 func (b *Bolt) Set(k, v []byte) error {
-	return b.insist("store "+string(k), func() error { return b.BoltStore.Set(k, v) })
+	return b.insist("store "+string(k), func() error { return b.BoltStore.Set(k, sealValue(k, v)) })
+}
+
+// Get is raft.StableStore's.
+func (b *Bolt) Get(k []byte) ([]byte, error) {
+	v, err := b.BoltStore.Get(k)
+	if err != nil {
+		return nil, err
+	}
+	return unsealValue(k, v)
+}
+
+// GetUint64 is raft.StableStore's.
+func (b *Bolt) GetUint64(k []byte) (uint64, error) {
+	v, err := b.Get(k)
+	if err != nil {
+		return 0, err
+	}
+	if len(v) != 8 {
+		return 0, fmt.Errorf("%s: %w: %d bytes", k, ErrDamaged, len(v))
+	}
+	return binary.BigEndian.Uint64(v), nil
 }
 
 // SetUint64 is raft.StableStore's.
 func (b *Bolt) SetUint64(k []byte, v uint64) error {
-	return b.insist("store "+string(k), func() error { return b.BoltStore.SetUint64(k, v) })
+	return b.Set(k, binary.BigEndian.AppendUint64(nil, v))
 }
 
 // insist writes what Raft cannot do without. On a full disk it waits for room,

@@ -75,6 +75,9 @@ func (g *GroupLog) LastIndex() (uint64, error) {
 	return g.first + uint64(len(g.refs)) - 1, nil
 }
 
+// WholeFrom is where the log begins: it never has a gap.
+func (g *GroupLog) WholeFrom() (uint64, error) { return g.FirstIndex() }
+
 // GetLog reads one entry, from memory if it is among the newest. Its Data is
 // shared: nobody may change it.
 func (g *GroupLog) GetLog(index uint64, l *raft.Log) error {
