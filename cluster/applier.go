@@ -30,6 +30,7 @@ type applier struct {
 	entries []Entry // reused between batches
 
 	starting   atomic.Bool // NewRaft runs: another snapshot may take the place of a bad one
+	refused    error       // why snapshots were not restored while it ran
 	config     atomic.Pointer[configuration]
 	applied    atomic.Uint64 // newest index that the Machine has applied
 	seen       uint64        // newest index of this run; lags behind applied while a restarted Raft replays
@@ -141,7 +142,9 @@ func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
 // its state already: the process ends.
 func (a *applier) Restore(rc io.ReadCloser) error {
 	err := a.restore(rc)
-	if err != nil && !a.starting.Load() {
+	if a.starting.Load() {
+		a.refused = errors.Join(a.refused, err)
+	} else if err != nil {
 		a.fatal(err)
 	}
 	return err

@@ -15,6 +15,7 @@ const (
 	kindStatus
 	kindJoin
 	kindBook
+	kindReplica
 )
 
 // KindNode is the first kind that OnCall takes.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -197,13 +198,14 @@ func New(cfg Config, log *slog.Logger) (*Cluster, error) {
 	c.calls.kinds[kindStatus] = c.former.onStatus
 	c.calls.kinds[kindJoin] = c.former.onJoinCall
 	c.calls.kinds[kindBook] = c.onBook
+	c.calls.kinds[kindReplica] = c.onReplica
 	return c, nil
 }
 
 // openWAL opens the log that Config.LogStore says, and refuses to leave behind
 // groups whose entries are in the other one.
 func (c *Cluster) openWAL() error {
-	bolt, wal, err := groupsByStore(filepath.Join(c.cfg.DataDir, groupsDir))
+	bolt, wal, known, err := groupsByStore(filepath.Join(c.cfg.DataDir, groupsDir))
 	switch {
 	case err != nil:
 		return err
@@ -216,7 +218,7 @@ func (c *Cluster) openWAL() error {
 	}
 	dir := filepath.Join(c.cfg.DataDir, walDir)
 	w, err := raftlog.OpenWAL(vfs.OS{}, dir, raftlog.Options{
-		Log: c.log, Fatal: c.cfg.Fatal, CacheBytes: 4 * c.cfg.LogCacheBytes,
+		Log: c.log, Fatal: c.cfg.Fatal, CacheBytes: 4 * c.cfg.LogCacheBytes, Known: known,
 	})
 	if err != nil {
 		return err
@@ -230,11 +232,11 @@ func (c *Cluster) openWAL() error {
 }
 
 // groupsByStore finds a queue group with a log of its own, and one with its
-// entries in the WAL.
-func groupsByStore(dir string) (bolt, wal string, err error) {
+// entries in the WAL; and the numbers of all of the latter kind.
+func groupsByStore(dir string) (bolt, wal string, known []uint64, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", "", err
+		return "", "", nil, err
 	}
 	for _, e := range entries {
 		group := filepath.Join(dir, e.Name())
@@ -244,9 +246,12 @@ func groupsByStore(dir string) (bolt, wal string, err error) {
 			bolt = group
 		case exists(filepath.Join(group, stableFile)):
 			wal = group
+			if gid, err := strconv.ParseUint(e.Name(), 16, 64); err == nil {
+				known = append(known, gid)
+			}
 		}
 	}
-	return bolt, wal, nil
+	return bolt, wal, known, nil
 }
 
 // ID is the node's id for ever: 16 hex digits.

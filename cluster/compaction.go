@@ -43,6 +43,7 @@ func (g *Group) compact(ctx context.Context) {
 				continue
 			}
 		case <-g.stores.pinned: // the node's log keeps old files for this group
+		case <-g.stores.snapshots.Lost(): // a damaged one: the state it was of is here
 		case <-ctx.Done():
 			return
 		}

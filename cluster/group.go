@@ -48,6 +48,10 @@ type Group struct {
 
 	raft atomic.Pointer[groupRaft] // nil while closed or between two runs
 
+	standing standing
+	damage   atomic.Pointer[error] // why standing is standFlawed or standLost
+	rebuilt  atomic.Bool           // since it was opened
+
 	proposing sync.Mutex // keeps the order of ApplyLog and of the completer the same
 	closing   atomic.Bool
 	stop      <-chan struct{} // closed by halt
@@ -282,7 +286,7 @@ func (g *Group) Stats() GroupStats {
 // InjectTimeoutNow makes this node stand for election at once, as the
 // TimeoutNow of a leadership transfer does: for a leader known to be dead.
 func (g *Group) InjectTimeoutNow() {
-	if r := g.raft.Load(); r != nil {
+	if r := g.raft.Load(); r != nil && g.standing.leads() {
 		r.transport.injectTimeoutNow()
 	}
 }
@@ -290,9 +294,9 @@ func (g *Group) InjectTimeoutNow() {
 // beforeRestore judges a snapshot that is to replace the Machine's state.
 func (g *Group) beforeRestore(m raft.SnapshotMeta) (after func(), err error) {
 	if g.apply.starting.Load() {
-		first, err := g.stores.log.FirstIndex()
+		first, err := g.stores.log.WholeFrom()
 		if err == nil && first > m.Index+1 {
-			err = fmt.Errorf("the log begins at %d: entries after the snapshot are missing", first)
+			err = fmt.Errorf("the log begins at %d, entries after the snapshot are missing: %w", first, ErrDamaged)
 		}
 		return func() {}, err
 	}

@@ -41,6 +41,16 @@ func (t *groupTable) put(gid uint64, g *Group) {
 	t.groups[gid] = g
 }
 
+// get is an open group, or nil.
+func (t *groupTable) get(gid uint64) *Group {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if g := t.groups[gid]; g != nil && !g.closing.Load() {
+		return g
+	}
+	return nil
+}
+
 // all are the open groups in order of their number.
 func (t *groupTable) all() []*Group {
 	t.mu.Lock()
@@ -76,9 +86,9 @@ func (t *groupTable) deregister(tr *transport) {
 // newTransport makes and registers a transport for one run of a group's Raft.
 // hold keeps it from voting for one heartbeat timeout: a node that was just
 // restarted does not know which leader it promised its silence to.
-func (c *Cluster) newTransport(gid uint64, hold bool, snapshots *snapshot.Store) *transport {
+func (c *Cluster) newTransport(gid uint64, s *standing, hold bool, snapshots *snapshot.Store) *transport {
 	t := &transport{
-		gid: gid, self: c.id, calls: c.callers, gone: c.groups.deregister,
+		gid: gid, self: c.id, standing: s, calls: c.callers, gone: c.groups.deregister,
 		callMax: max(c.cfg.HeartbeatTimeout, time.Second), log: c.log.With("group", gid),
 		snapshots: snapshots, patience: bulkPatience, rate: c.bulkRate, figures: &c.pulls,
 		room: func() (uint64, error) { return roomIn(c.cfg.DataDir) },
@@ -107,8 +117,10 @@ func (c *Cluster) OpenGroup(gid uint64, m Machine, o GroupOptions) (*Group, erro
 		id: c.id, dir: dir, log: c.log, fatal: c.cfg.Fatal,
 		profile: groupProfile{heartbeat: c.cfg.HeartbeatTimeout, cacheMax: c.cfg.LogCacheBytes},
 		wal:     c.wal,
-		transport: func(gid uint64, snapshots *snapshot.Store) groupTransport {
-			t := c.newTransport(gid, hold, snapshots)
+		report:  c.askReplica,
+		terms:   c.askTerms,
+		transport: func(gid uint64, s *standing, snapshots *snapshot.Store) groupTransport {
+			t := c.newTransport(gid, s, hold, snapshots)
 			hold = true // a later run in place knows no leader either
 			return t
 		},
@@ -132,7 +144,7 @@ func (c *Cluster) GroupDir(gid uint64) string {
 	return groupDir(filepath.Join(c.cfg.DataDir, groupsDir), gid)
 }
 
-// HasGroup reports whether the data directory has state of a group.
+// HasGroup reports whether the data directory has state of a group, damaged or not.
 func (c *Cluster) HasGroup(gid uint64) bool {
 	return hasGroup(filepath.Join(c.cfg.DataDir, groupsDir), gid)
 }

@@ -108,7 +108,7 @@ func TestHostileBytesAfterAGoodHello(t *testing.T) {
 		append([]byte{0, 0, 0, 3, typeCall, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kindPrepare, 0, 0, 0, 0, 0, 0, 0, 0}, 1, 2, 3),
 		{0, 0, 0, 0, typeCall, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kindJoin, 0, 0, 0, 0, 0, 0, 0, 0},
 	}
-	tr := n.newTransport(5, false, testSnapshots(t))
+	tr := n.newTransport(5, new(standing), false, testSnapshots(t))
 	defer tr.Close()
 	for r := roleControl; r < roleEnd; r++ {
 		for _, g := range garbage {

@@ -48,6 +48,9 @@ func land(c bulkConn, head rpcHead, body []byte, find func(gid uint64) *transpor
 	if head.typ != typeInstall || err != nil || cmd.Size < 0 || !readable(cmd) {
 		return nil, errCodec
 	}
+	if _, refused := t.standing.refuse(cmd, t.header()); refused {
+		return nil, errLogDamaged
+	}
 	stop := keepWorking(c, head.group)
 	defer stop()
 	return t.land(c, cmd, files)

@@ -34,8 +34,53 @@ type memNet struct {
 // memTransport is Raft's own in-memory transport with what a group asks for besides.
 type memTransport struct {
 	*raft.InmemTransport
-	net *memNet
-	id  string
+	net      *memNet
+	id       string
+	standing *standing
+	rpcs     chan raft.RPC
+	ended    chan struct{}
+	once     sync.Once
+}
+
+// guard keeps from Raft what the real transport keeps from it.
+func (t *memTransport) guard() {
+	for {
+		select {
+		case rpc := <-t.InmemTransport.Consumer():
+			if r, refused := t.standing.refuse(rpc.Command, raft.RPCHeader{}); refused {
+				rpc.Respond(r.Response, r.Error)
+				continue
+			}
+			select {
+			case t.rpcs <- rpc:
+			case <-t.ended:
+				return
+			}
+		case <-t.ended:
+			return
+		}
+	}
+}
+
+func (t *memTransport) Consumer() <-chan raft.RPC { return t.rpcs }
+
+func (t *memTransport) Close() error {
+	t.once.Do(func() { close(t.ended) })
+	return t.InmemTransport.Close()
+}
+
+func (t *memTransport) RequestVote(id raft.ServerID, to raft.ServerAddress, q *raft.RequestVoteRequest, r *raft.RequestVoteResponse) error {
+	if !t.standing.leads() {
+		return errMustNotLead
+	}
+	return t.InmemTransport.RequestVote(id, to, q, r)
+}
+
+func (t *memTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, q *raft.RequestPreVoteRequest, r *raft.RequestPreVoteResponse) error {
+	if !t.standing.leads() {
+		return errMustNotLead
+	}
+	return t.InmemTransport.RequestPreVote(id, to, q, r)
 }
 
 func (t *memTransport) lease(uint64, []string, string, time.Duration) bool { return true }
@@ -46,11 +91,12 @@ func (t *memTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) 
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
-func (n *memNet) join(id string) *memTransport {
+func (n *memNet) join(id string, s *standing) *memTransport {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	_, in := raft.NewInmemTransportWithTimeout(raft.ServerAddress(id), 500*time.Millisecond)
-	t := &memTransport{InmemTransport: in, net: n, id: id}
+	t := &memTransport{InmemTransport: in, net: n, id: id, standing: s, rpcs: make(chan raft.RPC), ended: make(chan struct{})}
+	go t.guard()
 	n.nodes[id] = t
 	n.connect()
 	return t
@@ -207,13 +253,41 @@ func (c *memCluster) open(n *memNode) error {
 		fatal:     func(err error) { n.fatal <- err },
 		profile:   groupProfile{heartbeat: time.Second},
 		wal:       n.wal,
-		transport: func(uint64, *snapshot.Store) groupTransport { return c.net.join(n.id) },
+		report:    c.report,
+		terms:     c.terms,
+		transport: func(_ uint64, s *standing, _ *snapshot.Store) groupTransport { return c.net.join(n.id, s) },
 	}, testGroup, n.machine, o)
 	n.group = g
 	if err != nil {
 		n.closeWAL(c.t)
 	}
 	return err
+}
+
+// report is what a node says of its replica, if it can be reached.
+func (c *memCluster) report(_ context.Context, id string, _ uint64) (replicaReport, error) {
+	for _, n := range c.nodes {
+		c.net.mu.Lock()
+		cut := c.net.cut[id]
+		c.net.mu.Unlock()
+		if n.id == id && n.group != nil && !cut {
+			return n.group.report(), nil
+		}
+	}
+	return replicaReport{}, errTest
+}
+
+func (c *memCluster) terms(ctx context.Context, gid uint64) (term uint64, err error) {
+	for _, n := range c.nodes {
+		if n.group != nil {
+			r, err := c.report(ctx, n.id, gid)
+			if err != nil {
+				return 0, err
+			}
+			term = max(term, r.term)
+		}
+	}
+	return term, nil
 }
 
 func (n *memNode) openWAL(t testing.TB, wanted bool) {

@@ -64,13 +64,19 @@ type groupSeat struct {
 	fatal   func(error) // ends the process; see raftlog.Options
 	profile groupProfile
 	wal     *raftlog.WAL // the node's log of all queue groups; nil if each has a log.bolt
+	// report asks another node about its replica of a group, and terms all other
+	// nodes for the newest term that any of them knows.
+	report func(ctx context.Context, node string, gid uint64) (replicaReport, error)
+	terms  func(ctx context.Context, gid uint64) (uint64, error)
 	// transport makes a fresh one for each run of Raft.
-	transport func(gid uint64, snapshots *snapshot.Store) groupTransport
+	transport func(gid uint64, s *standing, snapshots *snapshot.Store) groupTransport
 }
 
 // groupLog is where a group's entries are.
 type groupLog interface {
 	raft.LogStore
+	// WholeFrom is the entry from which the log had no gap when it was opened.
+	WholeFrom() (uint64, error)
 	Stats() raftlog.Stats
 	FileBytes() int64
 }
@@ -90,13 +96,15 @@ func (s *groupStores) close() error { return s.stable.Close() }
 const (
 	logFile    = "log.bolt"
 	stableFile = "stable.bolt"
+	// snapshotsDir is in the same folder.
+	snapshotsDir = "snapshots"
 )
 
 // openGroup opens gid's stores, bootstraps it if it is fresh and asked to, and
 // starts Raft. The group lives until Close; ctx only carries values.
 func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o GroupOptions) (*Group, error) {
 	log := seat.log.With("group", gid)
-	stores, err := openStores(seat, gid, o.Meta, log)
+	stores, note, err := openOrRebuild(ctx, seat, gid, o.Meta, log)
 	if err != nil {
 		return nil, fmt.Errorf("open group %d: %w", gid, err)
 	}
@@ -107,13 +115,17 @@ func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o Gro
 		stop: ctx.Done(), halt: halt,
 		grown: make(chan struct{}, 1), quiet: make(chan struct{}, 1),
 	}
+	if note.step != stepNone {
+		g.standing.now.Store(standRefilling)
+		g.opts.Bootstrap = nil // it began long ago
+	}
 	g.leaders = &leadership{group: g, woken: make(chan struct{}, 1)}
 	g.completer = newCompleter(g.wedgedAfter(), func() {
 		g.leaders.requestRestart(restartReason{why: "proposals are refused because of a leadership transfer that does not end"})
 	})
 	g.apply = &applier{machine: m, fatal: seat.fatal, onRestore: g.beforeRestore, onApplied: g.afterApply}
 	g.noteNewest()
-	if err := g.startRun(false); err != nil {
+	if err := g.firstRun(); err != nil {
 		halt()
 		return nil, errors.Join(fmt.Errorf("open group %d: %w", gid, err), stores.close())
 	}
@@ -122,6 +134,9 @@ func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o Gro
 	g.work.Go(func() { g.compact(ctx) })
 	if o.Meta {
 		g.work.Go(func() { g.spreadCommits(ctx) })
+	}
+	if note.step != stepNone {
+		g.work.Go(func() { g.refill(ctx) })
 	}
 	g.leaders.wake()
 	return g, nil
@@ -138,7 +153,7 @@ func openStores(seat groupSeat, gid uint64, meta bool, log *slog.Logger) (*group
 			return nil, err
 		}
 	}
-	snaps, err := snapshot.Open(fs, filepath.Join(dir, "snapshots"), snapshotsKept, log)
+	snaps, err := snapshot.Open(fs, filepath.Join(dir, snapshotsDir), snapshotsKept, log)
 	if err != nil {
 		return nil, err
 	}
@@ -171,8 +186,13 @@ func (s *groupStores) openLog(seat groupSeat, dir string, gid uint64, meta bool,
 		return fmt.Errorf("%s: this group's log is in %s: start the node with raft.log_store = boltdb", dir, logFile)
 	}
 	g, err := seat.wal.Group(gid)
-	if err != nil {
-		return fmt.Errorf("this replica is damaged: %w", err)
+	if err != nil && hasGroup(seat.dir, gid) {
+		return err
+	}
+	if err != nil { // the damage is not this group's: it has nothing yet
+		if g, err = seat.wal.Drop(gid); err != nil {
+			return err
+		}
 	}
 	o.CacheBytes = -1
 	b, err := raftlog.OpenBolt(filepath.Join(dir, stableFile), o)
@@ -197,7 +217,7 @@ func (s *groupStores) check() error {
 	}
 	first, err := s.log.FirstIndex()
 	if err == nil && first > 1 {
-		return fmt.Errorf("the log begins at index %d and there is no snapshot: this replica is damaged", first)
+		return fmt.Errorf("the log begins at index %d and there is no snapshot: %w", first, ErrDamaged)
 	}
 	return err
 }
@@ -208,14 +228,14 @@ func groupDir(dir string, gid uint64) string { return filepath.Join(dir, fmt.Spr
 // hasGroup reports whether dir holds state of group gid.
 func hasGroup(dir string, gid uint64) bool {
 	dir = groupDir(dir, gid)
-	return exists(filepath.Join(dir, logFile)) || exists(filepath.Join(dir, stableFile))
+	return exists(filepath.Join(dir, logFile)) || exists(filepath.Join(dir, stableFile)) || exists(filepath.Join(dir, rebuildFile))
 }
 
 // startRun starts Raft over the group's stores. A replaying run keeps the
 // Machine's state: entries that it has applied already are passed over.
 func (g *Group) startRun(replay bool) error {
 	run := &groupRaft{
-		transport: g.seat.transport(g.gid, g.stores.snapshots),
+		transport: g.seat.transport(g.gid, &g.standing, g.stores.snapshots),
 		notify:    make(chan bool, 16),
 		ended:     make(chan struct{}),
 	}
@@ -226,7 +246,7 @@ func (g *Group) startRun(replay bool) error {
 	}
 	g.apply.seen = 0
 	g.apply.starting.Store(true)
-	r, err := raft.NewRaft(conf, g.apply, g.stores.log, g.stores.stable, g.stores.snapshots, run.transport)
+	r, err := raft.NewRaft(conf, g.apply, watchedLog{g.stores.log, g}, g.stores.stable, g.stores.snapshots, run.transport)
 	g.apply.starting.Store(false)
 	if err != nil {
 		return errors.Join(err, run.transport.Close())
@@ -236,6 +256,7 @@ func (g *Group) startRun(replay bool) error {
 	g.proposing.Lock()
 	g.raft.Store(run)
 	g.proposing.Unlock()
+	g.stand(run) // if a rebuild ended meanwhile
 	return nil
 }
 
@@ -280,6 +301,9 @@ func (g *Group) config(notify chan<- bool) *raft.Config {
 	if g.opts.Meta {
 		c.MaxAppendEntries = 64
 		c.TrailingLogs = 10240
+	}
+	if !g.standing.votes() {
+		c.HeartbeatTimeout, c.ElectionTimeout = neverStands, neverStands
 	}
 	return c
 }

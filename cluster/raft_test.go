@@ -166,7 +166,7 @@ func TestALeaseEndsBeforeAnotherIsToldToStand(t *testing.T) {
 func TestAnUnknownGroupIsAnErrorAndNoGroup(t *testing.T) {
 	nodes := three(t, nil)
 	meshed(t, nodes)
-	tr := nodes[0].newTransport(77, false, nil)
+	tr := nodes[0].newTransport(77, new(standing), false, nil)
 	defer tr.Close()
 	var r raft.RequestVoteResponse
 	err := tr.RequestVote("", raft.ServerAddress(nodes[1].id), &raft.RequestVoteRequest{Term: 1}, &r)
@@ -178,9 +178,9 @@ func TestAnUnknownGroupIsAnErrorAndNoGroup(t *testing.T) {
 func TestARestartedNodeKeepsItsVoteForAWhile(t *testing.T) {
 	nodes := three(t, func(c *Config) { c.HeartbeatTimeout = time.Minute })
 	meshed(t, nodes)
-	from := nodes[0].newTransport(7, false, nil)
+	from := nodes[0].newTransport(7, new(standing), false, nil)
 	defer from.Close()
-	held := nodes[1].newTransport(7, true, nil)
+	held := nodes[1].newTransport(7, new(standing), true, nil)
 	defer held.Close()
 	var v raft.RequestVoteResponse
 	if err := from.RequestVote("", raft.ServerAddress(nodes[1].id), &raft.RequestVoteRequest{Term: 9}, &v); err != nil || v.Granted || v.Term != 0 {
@@ -195,9 +195,9 @@ func TestARestartedNodeKeepsItsVoteForAWhile(t *testing.T) {
 func TestASnapshotStreamsWhole(t *testing.T) {
 	nodes := three(t, nil)
 	meshed(t, nodes)
-	from := nodes[0].newTransport(7, false, nil)
+	from := nodes[0].newTransport(7, new(standing), false, nil)
 	defer from.Close()
-	to := nodes[1].newTransport(7, false, testSnapshots(t))
+	to := nodes[1].newTransport(7, new(standing), false, testSnapshots(t))
 	defer to.Close()
 	for _, size := range []int{0, 1, chunkBytes, 3*chunkBytes + 17, 8 << 20} {
 		want := bytes.Repeat([]byte("snapshot"), size/8+1)[:size]

@@ -50,6 +50,7 @@ type transport struct {
 	notBefore time.Time        // no votes for others until then
 	callMax   time.Duration    // for votes and heartbeats
 	log       *slog.Logger
+	standing  *standing // what this replica may do
 
 	snapshots *snapshot.Store        // where what peers send arrives
 	patience  time.Duration          // with a silent peer on a bulk connection
@@ -221,6 +222,9 @@ func (t *transport) AppendEntries(_ raft.ServerID, to raft.ServerAddress, a *raf
 
 // RequestVote asks for a vote.
 func (t *transport) RequestVote(_ raft.ServerID, to raft.ServerAddress, v *raft.RequestVoteRequest, r *raft.RequestVoteResponse) error {
+	if !t.standing.leads() {
+		return errMustNotLead
+	}
 	b, err := t.call(to, roleControl, typeVote, t.callMax, encodeVote(v), nil)
 	if err != nil {
 		return err
@@ -230,6 +234,9 @@ func (t *transport) RequestVote(_ raft.ServerID, to raft.ServerAddress, v *raft.
 
 // RequestPreVote asks whether a vote would be granted.
 func (t *transport) RequestPreVote(_ raft.ServerID, to raft.ServerAddress, v *raft.RequestPreVoteRequest, r *raft.RequestPreVoteResponse) error {
+	if !t.standing.leads() {
+		return errMustNotLead
+	}
 	b, err := t.call(to, roleControl, typePreVote, t.callMax, encodePreVote(v), nil)
 	if err != nil {
 		return err
@@ -283,6 +290,10 @@ func (t *transport) receive(q request) {
 			q.answer(encodePreVoteAnswer(&raft.RequestPreVoteResponse{RPCHeader: t.header()}), nil)
 			return
 		}
+	}
+	if r, refused := t.standing.refuse(cmd, t.header()); refused {
+		q.answer(encodeAnswer(r))
+		return
 	}
 	t.deliver(inbound{rpc: raft.RPC{Command: cmd}, done: func(r raft.RPCResponse) { q.answer(encodeAnswer(r)) }})
 }

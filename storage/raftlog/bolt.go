@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"sync/atomic"
 	"time"
@@ -89,7 +90,21 @@ type Bolt struct {
 // OpenBolt opens or makes the file at path. The folder must exist and be synced.
 // All of the file is read and checked: what is not as it was written is
 // ErrDamaged, and the file is left as it is.
-func OpenBolt(path string, o Options) (*Bolt, error) {
+func OpenBolt(path string, o Options) (*Bolt, error) { return openBolt(path, o, (*Bolt).verify) }
+
+// EmptyBolt opens the file at path and deletes all entries, whatever they are;
+// the term and the vote stay, and are ErrDamaged if they are not as they were
+// written.
+func EmptyBolt(path string, o Options) (*Bolt, error) {
+	return openBolt(path, o, func(b *Bolt) error {
+		if err := b.DeleteRange(0, math.MaxUint64); err != nil {
+			return err
+		}
+		return b.verify()
+	})
+}
+
+func openBolt(path string, o Options, verify func(*Bolt) error) (*Bolt, error) {
 	if o.Log == nil || o.Fatal == nil {
 		return nil, errors.New("open log: no logger or no Fatal")
 	}
@@ -118,7 +133,7 @@ func OpenBolt(path string, o Options) (*Bolt, error) {
 		return nil, fmt.Errorf("open log %s: %w", path, err)
 	}
 	b := &Bolt{BoltStore: store, path: path, opts: o, tail: tail{bytesMax: o.CacheBytes}}
-	if err := b.verify(); err != nil {
+	if err := verify(b); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, err), store.Close())
 	}
 	return b, nil

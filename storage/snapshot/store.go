@@ -59,6 +59,8 @@ type Store struct {
 	check    FileCheck // of files that arrive; nil: none
 	arriving bool      // an Arrival is open
 	offered  *offer    // the one that Raft is about to make a snapshot of; nil: none
+
+	lost chan struct{} // cap 1
 }
 
 // pin keeps the folder of a snapshot.
@@ -66,6 +68,9 @@ type pin struct {
 	readers int
 	due     bool // to be removed when they have gone
 }
+
+// Lost says that a snapshot was found to be damaged and set aside.
+func (s *Store) Lost() <-chan struct{} { return s.lost }
 
 // Open opens the snapshots in dir, makes the folder if need be, and removes
 // what an earlier process left unfinished. It keeps the newest retain ones.
@@ -79,7 +84,7 @@ func Open(fs vfs.FS, dir string, retain int, log *slog.Logger) (*Store, error) {
 	if err := fs.SyncDir(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
-	s := &Store{fs: fs, dir: dir, retain: retain, log: log, pins: map[string]pin{}}
+	s := &Store{fs: fs, dir: dir, retain: retain, log: log, pins: map[string]pin{}, lost: make(chan struct{}, 1)}
 	if err := s.cleanIncoming(); err != nil {
 		return nil, fmt.Errorf("remove what was not received whole: %w", err)
 	}
@@ -95,6 +100,23 @@ func Open(fs vfs.FS, dir string, retain int, log *slog.Logger) (*Store, error) {
 		}
 	}
 	return s, nil
+}
+
+// Newest is the highest index that any snapshot here was taken at, also one
+// that is damaged since: its name says it. All entries up to there were
+// committed, whatever is left of them.
+func (s *Store) Newest() (index uint64, err error) {
+	names, err := s.fs.List(s.dir)
+	if err != nil {
+		return 0, fmt.Errorf("list snapshots: %w", err)
+	}
+	for _, name := range names {
+		var term, at uint64
+		if _, err := fmt.Sscanf(name, "%016x-%016x-", &term, &at); err == nil && !strings.HasSuffix(name, tmpSuffix) {
+			index = max(index, at)
+		}
+	}
+	return index, nil
 }
 
 // Create begins a snapshot. It is raft.SnapshotStore's.
@@ -302,4 +324,8 @@ func (s *Store) setAside(id string, why error) {
 	path := filepath.Join(s.dir, id)
 	err := s.fs.Rename(path, path+damagedSuffix)
 	s.log.Error("snapshot is damaged and set aside", "snapshot", id, "err", errors.Join(why, err))
+	select {
+	case s.lost <- struct{}{}:
+	default:
+	}
 }
