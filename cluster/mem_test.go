@@ -29,6 +29,15 @@ type memNet struct {
 	mu    sync.Mutex
 	nodes map[string]*memTransport
 	cut   map[string]bool
+	open  map[string]*Group // for reports
+	// uncommitted entries are what reports say that a leader has besides.
+	uncommitted uint64
+}
+
+func (n *memNet) set(id string, g *Group) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.open[id] = g
 }
 
 // memTransport is Raft's own in-memory transport with what a group asks for besides.
@@ -226,7 +235,7 @@ const testGroup = 5
 
 // newMemCluster prepares n nodes; the first founders of them start the group.
 func newMemCluster(t testing.TB, n, founders int, meta bool) *memCluster {
-	c := &memCluster{t: t, wal: !meta, net: &memNet{nodes: map[string]*memTransport{}, cut: map[string]bool{}}, opts: GroupOptions{Meta: meta}}
+	c := &memCluster{t: t, wal: !meta, net: &memNet{nodes: map[string]*memTransport{}, cut: map[string]bool{}, open: map[string]*Group{}}, opts: GroupOptions{Meta: meta}}
 	for i := range n {
 		id := string(rune('a' + i))
 		if i < founders {
@@ -254,10 +263,11 @@ func (c *memCluster) open(n *memNode) error {
 		profile:   groupProfile{heartbeat: time.Second},
 		wal:       n.wal,
 		report:    c.report,
-		terms:     c.terms,
+		terms:     func(ctx context.Context, _ uint64) (uint64, error) { return c.terms(ctx, n.id) },
 		transport: func(_ uint64, s *standing, _ *snapshot.Store) groupTransport { return c.net.join(n.id, s) },
 	}, testGroup, n.machine, o)
 	n.group = g
+	c.net.set(n.id, g)
 	if err != nil {
 		n.closeWAL(c.t)
 	}
@@ -266,26 +276,28 @@ func (c *memCluster) open(n *memNode) error {
 
 // report is what a node says of its replica, if it can be reached.
 func (c *memCluster) report(_ context.Context, id string, _ uint64) (replicaReport, error) {
-	for _, n := range c.nodes {
-		c.net.mu.Lock()
-		cut := c.net.cut[id]
-		c.net.mu.Unlock()
-		if n.id == id && n.group != nil && !cut {
-			return n.group.report(), nil
-		}
+	c.net.mu.Lock()
+	g, cut := c.net.open[id], c.net.cut[id]
+	c.net.mu.Unlock()
+	if g == nil || cut {
+		return replicaReport{}, errTest
 	}
-	return replicaReport{}, errTest
+	r := g.report()
+	r.last += c.net.uncommitted
+	return r, nil
 }
 
-func (c *memCluster) terms(ctx context.Context, gid uint64) (term uint64, err error) {
+// terms asks all the others, as Cluster.askTerms does.
+func (c *memCluster) terms(ctx context.Context, self string) (term uint64, err error) {
 	for _, n := range c.nodes {
-		if n.group != nil {
-			r, err := c.report(ctx, n.id, gid)
-			if err != nil {
-				return 0, err
-			}
-			term = max(term, r.term)
+		if n.id == self {
+			continue
 		}
+		r, err := c.report(ctx, n.id, testGroup)
+		if err != nil {
+			return 0, err
+		}
+		term = max(term, r.term)
 	}
 	return term, nil
 }
@@ -337,6 +349,7 @@ func (c *memCluster) close(n *memNode) {
 	if n.group == nil {
 		return
 	}
+	c.net.set(n.id, nil)
 	if err := n.group.Close(c.t.Context()); err != nil {
 		c.t.Errorf("close %s: %v", n.id, err)
 	}
