@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +23,8 @@ const (
 	groupsDir = "groups"
 	// idBytes is the length of a node or cluster id: 16 lower-case hex digits.
 	idBytes = 16
+	// mendBytesMax is the longest node.json that is tried with each bit turned.
+	mendBytesMax = 16 << 10
 )
 
 // founding is a cluster that this node promised to help to found, and has not
@@ -42,6 +45,9 @@ type nodeFile struct {
 	// Members are the last known addresses of the others, for the day when
 	// every node is down and every name has changed but one.
 	Members map[string]string `json:"members,omitempty"`
+	// Checksum is CRC-32C, as 8 hex digits, of the file with this one empty. A
+	// file without it is from an earlier version.
+	Checksum string `json:"checksum,omitempty"`
 }
 
 // identity is who this node is, kept in its data directory. One process at a
@@ -102,15 +108,66 @@ func (i *identity) load() error {
 	if err != nil {
 		return fmt.Errorf("read identity: %w", err)
 	}
+	f, err := decodeNodeFile(b)
+	if err == nil && f.Checksum != "" {
+		i.now.Store(f)
+		return nil
+	}
+	if err != nil {
+		mended := mendNodeFile(b)
+		if mended == nil {
+			return fmt.Errorf("read identity %s: %w: restore it from a copy, or start with an empty directory", path, err)
+		}
+		f = mended
+	}
+	return i.save(f)
+}
+
+func decodeNodeFile(b []byte) (*nodeFile, error) {
 	f := new(nodeFile)
 	if err := json.Unmarshal(b, f); err != nil {
-		return fmt.Errorf("read identity %s: %w", path, err)
+		return nil, err
 	}
 	if !validID(f.ID) || (f.ClusterID != "" && !validID(f.ClusterID)) {
-		return fmt.Errorf("read identity %s: id %q or cluster id %q is not 16 hex digits", path, f.ID, f.ClusterID)
+		return nil, fmt.Errorf("id %q or cluster id %q is not 16 hex digits", f.ID, f.ClusterID)
 	}
-	i.now.Store(f)
+	if f.Checksum == "" {
+		return f, nil
+	}
+	sum, err := f.sum()
+	if err == nil && sum != f.Checksum {
+		err = fmt.Errorf("its checksum is %s, and it says %s", sum, f.Checksum)
+	}
+	return f, err
+}
+
+// mendNodeFile turns each bit of a damaged file until its checksum fits: an
+// identity cannot be rebuilt from anybody. CRC-32C tells all texts of this size
+// apart that differ in up to three bits, so that one wrong bit has one mend, and
+// two have none. Nil: more than a bit is wrong.
+func mendNodeFile(b []byte) *nodeFile {
+	if len(b) > mendBytesMax {
+		return nil
+	}
+	for at := range b {
+		for bit := range 8 {
+			b[at] ^= 1 << bit
+			f, err := decodeNodeFile(b)
+			b[at] ^= 1 << bit
+			if err == nil && f.Checksum != "" {
+				return f
+			}
+		}
+	}
 	return nil
+}
+
+// sum is the checksum of what f says.
+func (f *nodeFile) sum() (string, error) {
+	bare := *f
+	bare.Checksum = ""
+	b, err := json.Marshal(&bare)
+	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))), err
 }
 
 func newID() string {
@@ -149,6 +206,11 @@ func (i *identity) update(change func(*nodeFile) bool) error {
 
 // save writes node.json so that a crash leaves the old one or the new one.
 func (i *identity) save(f *nodeFile) error {
+	sum, err := f.sum()
+	if err != nil {
+		return fmt.Errorf("encode identity: %w", err)
+	}
+	f.Checksum = sum
 	b, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode identity: %w", err)

@@ -43,13 +43,16 @@ var errForgotten = errors.New("the term and the vote are lost")
 // entry that a leader had after the rebuild began (Group.refill): all that
 // anybody can count it for lies at or below that one. docs/adr has the argument
 // in full.
-func (c *Cluster) Rebuild(gid uint64, why error) error {
+//
+// It answers whether the rebuild begins with this: one may have begun before.
+func (c *Cluster) Rebuild(gid uint64, why error) (begun bool, err error) {
 	dir := c.GroupDir(gid)
-	if old, err := readRebuildNote(dir); err != nil || old.step == stepForgotten {
-		return err
+	old, err := readRebuildNote(dir)
+	if err != nil || old.step == stepForgotten || old.step == stepDrop {
+		return false, err
 	}
 	c.log.Warn("rebuilding this replica from its peers", "group", gid, "err", why)
-	return rebuildNote{stepDrop, why.Error()}.write(dir)
+	return true, rebuildNote{stepDrop, why.Error()}.write(dir)
 }
 
 // openOrRebuild opens a group's stores, emptied first if a note says so.

@@ -99,6 +99,7 @@ type Stats struct {
 	SnapshotPulledBytes, SnapshotSkippedBytes, SnapshotServedBytes uint64
 	// SnapshotsRefused came from others and made no sense, or had no room.
 	SnapshotsRefused uint64
+	Rebuilds         uint64 // of damaged replicas, begun since the start
 
 	Groups []GroupStats // the Raft groups that have a replica here
 }
@@ -112,6 +113,8 @@ type GroupStats struct {
 	AppliedIndex  uint64
 	LastIndex     uint64
 	SnapshotIndex uint64
+	Damaged       bool // it has lost something, and does not lead
+	Rebuilding    bool // its peers bring it up
 }
 
 // Status is the cluster as one node sees it.

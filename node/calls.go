@@ -36,8 +36,8 @@ func (g *groups) onApplied(_ context.Context, _ string, req []byte) ([]byte, err
 	if group == nil {
 		return nil, errors.New("no replica of that group here")
 	}
-	if err := g.damage(mq.GroupID(group.ID())); err != nil {
-		return nil, fmt.Errorf("the replica of group %d here is damaged: %w", group.ID(), err)
+	if err := g.unfit(group); err != nil {
+		return nil, fmt.Errorf("group %d: %w", group.ID(), err)
 	}
 	return binary.BigEndian.AppendUint64(nil, group.AppliedIndex()), nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"warren/broker"
@@ -37,14 +38,18 @@ type groups struct {
 	broker  *broker.Broker
 	pager   *segment.Pager
 	slog    *slog.Logger
+	fatal   func(error)
 	formed  cluster.Formation // set by begin, before anything else runs
+
+	rebuilds atomic.Uint64 // that were begun
 
 	mu       sync.Mutex
 	meta     *cluster.Group
 	open     map[mq.GroupID]*cluster.Group
 	failures map[mq.GroupID]openFailure
 	led      map[uint64]ledSince
-	noted    bool // the cluster room knows that this node's first groups exist
+	stuck    map[mq.GroupID]error // why damaged replicas are not rebuilt yet
+	noted    bool                 // the cluster room knows that this node's first groups exist
 }
 
 // openFailure is why a group is not open, and when it is tried again.
@@ -54,27 +59,29 @@ type openFailure struct {
 	next time.Time
 }
 
-func newGroups(c *cluster.Cluster, b *broker.Broker, p *segment.Pager, log *slog.Logger) *groups {
+func newGroups(c *cluster.Cluster, b *broker.Broker, p *segment.Pager, fatal func(error), log *slog.Logger) *groups {
 	return &groups{
-		cluster: c, broker: b, pager: p, slog: log,
+		cluster: c, broker: b, pager: p, fatal: fatal, slog: log,
 		open: map[mq.GroupID]*cluster.Group{}, failures: map[mq.GroupID]openFailure{}, led: map[uint64]ledSince{},
+		stuck: map[mq.GroupID]error{},
 	}
 }
 
 // begin opens the metadata group. Founders of a new cluster all begin it with
 // the same members; everybody else waits to be added.
-func (g *groups) begin(formed cluster.Formation) error {
+func (g *groups) begin(ctx context.Context, formed cluster.Formation) error {
 	g.formed = formed
 	var bootstrap []string
 	if formed.Bootstrap {
 		bootstrap = formed.Founders
 	}
 	m := g.broker.Metadata()
-	group, err := g.cluster.OpenGroup(uint64(metaGroup), metadataMachine{m}, cluster.GroupOptions{Bootstrap: bootstrap, Meta: true})
+	group, err := g.openMetadata(ctx, metadataMachine{m}, cluster.GroupOptions{Bootstrap: bootstrap, Meta: true})
 	if err != nil {
 		return fmt.Errorf("open the metadata: %w", err)
 	}
 	g.mu.Lock()
+	delete(g.failures, metaGroup)
 	g.meta = group
 	g.noted = !formed.Bootstrap
 	g.mu.Unlock()

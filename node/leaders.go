@@ -61,24 +61,17 @@ func (g *groups) balance(ctx context.Context) {
 	}
 }
 
-// abdicate hands over the leaderships of replicas that have lost a message.
-// They go on until somebody else leads: most messages they still have.
+// abdicate hands over the leaderships of damaged replicas, to whole ones only.
+// They go on until somebody else leads: most of what they had they still have.
 func (g *groups) abdicate(ctx context.Context) {
 	for _, group := range g.all() {
 		if _, leading := group.Leading(); leading && g.damage(mq.GroupID(group.ID())) != nil {
 			ctx, cancel := context.WithTimeout(ctx, transferMax)
-			g.handOverOne(ctx, group)
+			whole, _ := g.heirs(ctx, group)
+			g.handOverOne(ctx, group, whole)
 			cancel()
 		}
 	}
-}
-
-// damage is why this node's replica of a group should not lead.
-func (g *groups) damage(id mq.GroupID) error {
-	if s := g.broker.Shard(id); s != nil {
-		return s.Damaged()
-	}
-	return nil
 }
 
 // handOver offers every leadership to another node before this one stops, to
@@ -87,16 +80,33 @@ func (g *groups) handOver(ctx context.Context) {
 	var work sync.WaitGroup
 	for _, group := range g.all() {
 		if _, leading := group.Leading(); leading {
-			work.Go(func() { g.handOverOne(ctx, group) })
+			work.Go(func() {
+				whole, others := g.heirs(ctx, group)
+				g.handOverOne(ctx, group, append(whole, others...))
+			})
 		}
 	}
 	work.Wait()
 }
 
-func (g *groups) handOverOne(ctx context.Context, group *cluster.Group) {
-	heirs := g.votersBut(group)
-	for i := range heirs {
-		heir := heirs[(i+int(group.ID()))%len(heirs)]
+// heirs are the other voters of a group that can be reached: those that say
+// that their replica is whole, and those that do not say so, or cannot. Which
+// comes first depends on the group.
+func (g *groups) heirs(ctx context.Context, group *cluster.Group) (whole, others []string) {
+	all := g.votersBut(group)
+	for i := range all {
+		heir := all[(i+int(group.ID()))%len(all)]
+		if g.cluster.Whole(ctx, heir, group.ID()) {
+			whole = append(whole, heir)
+		} else {
+			others = append(others, heir)
+		}
+	}
+	return whole, others
+}
+
+func (g *groups) handOverOne(ctx context.Context, group *cluster.Group, heirs []string) {
+	for _, heir := range heirs {
 		err := group.TransferTo(ctx, heir)
 		if err == nil || ctx.Err() != nil {
 			return

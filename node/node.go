@@ -99,7 +99,7 @@ func build(cfg Config, log *slog.Logger) (*Node, error) {
 		Log:           n.slog,
 	})
 	n.pager = segment.NewPager(vfs.OS{}, cfg.BodyMemory(), cfg.bodyMemoryMost(), broker.BodySense(), n.slog)
-	n.groups = newGroups(c, n.broker, n.pager, n.slog)
+	n.groups = newGroups(c, n.broker, n.pager, n.fatal, n.slog)
 	n.amqp = amqp.New(door{n.broker}, amqp.Config{
 		Product: "Warren", Version: Version, ClusterName: cfg.ClusterName,
 		FrameMax: cfg.FrameMax, ChannelMax: cfg.ChannelMax, Heartbeat: heartbeat(cfg.HeartbeatSeconds),
@@ -177,7 +177,7 @@ func (n *Node) live(ctx context.Context, l *listeners) error {
 	if err != nil {
 		return err
 	}
-	if err := n.groups.begin(formed); err != nil {
+	if err := n.groups.begin(ctx, formed); err != nil {
 		return err
 	}
 	return n.serve(ctx, l)
@@ -316,6 +316,7 @@ func (n *Node) tend(ctx context.Context) {
 			n.grumble("placing groups", n.groups.place(ctx))
 			n.grumble("changing a group's members", n.groups.follow(ctx))
 			n.groups.abdicate(ctx)
+			n.groups.mend(ctx)
 			n.groups.balance(ctx)
 		case <-ctx.Done():
 			return

@@ -21,6 +21,9 @@ const catchUpSlack = 4096
 // leader and has caught up.
 func (n *Node) Ready() error {
 	v := n.broker.View()
+	if err := n.groups.failure(metaGroup); err != nil {
+		return fmt.Errorf("the metadata: %w", n.groups.explain(metaGroup, err))
+	}
 	switch {
 	case !v.Initialized():
 		return errors.New("the cluster is not formed yet, or its metadata has no leader")
@@ -37,13 +40,13 @@ func (n *Node) Ready() error {
 			continue
 		}
 		if err := n.groups.failure(g.ID); err != nil {
-			return fmt.Errorf("group %d cannot be opened: %w", g.ID, err)
+			return fmt.Errorf("group %d cannot be opened: %w", g.ID, n.groups.explain(g.ID, err))
 		}
 		return fmt.Errorf("group %d is not open yet", g.ID)
 	}
 	for _, g := range n.groups.all() {
-		if err := n.groups.damage(mq.GroupID(g.ID())); err != nil {
-			return fmt.Errorf("group %d: this replica is damaged: %w", g.ID(), err)
+		if err := n.groups.unfit(g); err != nil {
+			return fmt.Errorf("group %d: %w", g.ID(), err)
 		}
 		if _, _, ok := g.Leader(); !ok {
 			return fmt.Errorf("group %d has no leader", g.ID())
@@ -92,8 +95,13 @@ func (n *Node) Stats() management.Stats {
 		s.Groups = append(s.Groups, management.GroupStats{
 			Group: st.Group, Leader: leads, Term: st.Term, CommitIndex: st.CommitIndex,
 			AppliedIndex: st.AppliedIndex, LastIndex: st.LastIndex, SnapshotIndex: st.SnapshotIndex,
+			Damaged: n.groups.damage(mq.GroupID(st.Group)) != nil, Rebuilding: g.Rebuilding(),
 		})
 	}
+	for id := range n.groups.refused() {
+		s.Groups = append(s.Groups, management.GroupStats{Group: uint64(id), Damaged: true})
+	}
+	s.Rebuilds = n.groups.rebuilds.Load()
 	return s
 }
 
