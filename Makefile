@@ -4,6 +4,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ROUNDS      = 20
 FUZZTIME    = 60s
 COUNT       = 500000
+TRIALS      = 200
 BENCH       =
 
 help: ## what there is
@@ -32,6 +33,8 @@ chaos: build ## ROUNDS=20 rounds of kill -9; SEED=n repeats the moments of a run
 
 amplification: build ## bytes written per byte of COUNT=500000 messages, by each of three nodes, with wal and boltdb
 	WARREN_BINARY=$(CURDIR)/bin/warren AMPLIFICATION=$(COUNT) go test -count=1 -v -timeout 2h ./test/amplification
+bitrot: ## TRIALS=200 times one bit flipped in every file of a stopped node; SEED=n repeats a run
+	TRIALS=$(TRIALS) go test -count=1 -v -timeout 12h -run TestFlippedBitsInEveryFile ./node
 
 conform: ## the behaviours that clients count on, on a cluster of three of its own; CONFORM_AMQP for another
 	go test -count=1 -skip TestAMQP091GoIntegration ./test/conform
@@ -47,4 +50,4 @@ fuzz: ## every fuzz test for FUZZTIME=60s
 		done; \
 	done
 
-.PHONY: help build check test bench clients-full chaos amplification conform conform-rabbitmq fuzz
+.PHONY: help build check test bench clients-full chaos bitrot amplification conform conform-rabbitmq fuzz
