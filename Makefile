@@ -33,6 +33,7 @@ chaos: build ## ROUNDS=20 rounds of kill -9; SEED=n repeats the moments of a run
 
 amplification: build ## bytes written per byte of COUNT=500000 messages, by each of three nodes, with wal and boltdb
 	WARREN_BINARY=$(CURDIR)/bin/warren AMPLIFICATION=$(COUNT) go test -count=1 -v -timeout 2h ./test/amplification
+
 bitrot: ## TRIALS=200 times one bit flipped in every file of a stopped node; SEED=n repeats a run
 	TRIALS=$(TRIALS) go test -count=1 -v -timeout 12h -run TestFlippedBitsInEveryFile ./node
 

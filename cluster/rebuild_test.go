@@ -329,3 +329,29 @@ func TestAReportReadsAsItWasWritten(t *testing.T) {
 }
 
 func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// A leader whose snapshots are damaged still has the state that they were of.
+func TestALeaderReplacesADamagedSnapshotThatItHasToSend(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newMemCluster(t, 3, 3, false)
+		c.start()
+		defer c.stop()
+		l := c.leader()
+		late := c.others(l)[0]
+		c.close(late)
+		for i := range 6 { // far beyond TrailingLogs
+			c.mustProposeMany(l, fmt.Sprintf("%d-", i), 100)
+			must(t, l.group.Snapshot(t.Context()))
+		}
+		states, err := filepath.Glob(filepath.Join(l.dir, "*", "snapshots", "*", "state.bin"))
+		must(t, err)
+		for _, name := range states {
+			b, err := os.ReadFile(name)
+			must(t, err)
+			b[len(b)/2] ^= 1
+			must(t, os.WriteFile(name, b, 0o600))
+		}
+		must(t, c.open(late))
+		c.converged(l)
+	})
+}
