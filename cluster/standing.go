@@ -29,9 +29,8 @@ var (
 	errLogDamaged  = errors.New("the log of this replica is damaged")
 )
 
-func (s *standing) votes() bool        { return s.now.Load() < standRefilling }
-func (s *standing) leads() bool        { return s.now.Load() == standWhole }
-func (s *standing) acknowledges() bool { return s.now.Load() < standLost }
+func (s *standing) votes() bool { return s.now.Load() < standRefilling }
+func (s *standing) leads() bool { return s.now.Load() == standWhole }
 
 // worsen changes the standing to what is worse; false: it was so already.
 func (s *standing) worsen(to int32) bool {

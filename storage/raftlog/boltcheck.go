@@ -52,7 +52,7 @@ func checkBolt(path string) error {
 	if err != nil || info.Size() == 0 {
 		return err
 	}
-	c := &boltCheck{f: f, size: info.Size(), pageBytes: int64(os.Getpagesize()), used: map[uint64]bool{}}
+	c := &boltCheck{f: f, size: info.Size(), used: map[uint64]bool{}}
 	root, err := c.metas()
 	if err == nil {
 		_, _, err = c.page(root, 0)
@@ -86,7 +86,8 @@ func (c *boltCheck) named(key []byte, bucket bool) bool {
 }
 
 // metas reads both meta pages and returns the newer one's root. Their
-// transactions follow each other.
+// transactions follow each other. The first one says how large pages are: a file
+// may come from another machine.
 func (c *boltCheck) metas() (root uint64, err error) {
 	var txs, roots, counts [2]uint64
 	for i := range int64(2) {
@@ -97,9 +98,11 @@ func (c *boltCheck) metas() (root uint64, err error) {
 		m := b[boltPageHead:]
 		h := fnv.New64a()
 		h.Write(m[:boltMeta-8])
-		if little.Uint32(m) != boltMagic || h.Sum64() != little.Uint64(m[boltMeta-8:]) || int64(little.Uint32(m[8:])) != c.pageBytes {
+		pageBytes := int64(little.Uint32(m[8:]))
+		if little.Uint32(m) != boltMagic || h.Sum64() != little.Uint64(m[boltMeta-8:]) || i > 0 && pageBytes != c.pageBytes {
 			return 0, fmt.Errorf("meta page %d: %w", i, errBoltPage)
 		}
+		c.pageBytes = pageBytes
 		roots[i], counts[i], txs[i] = little.Uint64(m[16:]), little.Uint64(m[40:]), little.Uint64(m[48:])
 	}
 	newer := 0
