@@ -56,7 +56,7 @@ func TestAFlippedBitInABoltIsFoundOrHarmless(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	found := 0
-	for n := range 60 {
+	for n := range 30 {
 		at := r.IntN(len(good))
 		for n%2 == 0 && good[at] == 0 { // most of the file is empty
 			at = r.IntN(len(good))
@@ -79,7 +79,7 @@ func TestAFlippedBitInABoltIsFoundOrHarmless(t *testing.T) {
 		}
 		b.Close()
 	}
-	if found < 5 {
+	if found < 2 {
 		t.Errorf("damage was found %d times only (seed %d)", found, seed)
 	}
 }
