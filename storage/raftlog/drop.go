@@ -25,7 +25,8 @@ func (w *WAL) Drop(gid uint64) (*GroupLog, error) {
 }
 
 func (w *WAL) encodeDrop(buf []byte, g *GroupLog) []byte {
-	g.begin, g.next, g.cut = 0, 0, false
+	g.begin, g.next = 0, 0
+	w.setCut(g, false)
 	return appendMark(buf, kindDrop, g.gid, 0, 0, w.file.seed)
 }
 
