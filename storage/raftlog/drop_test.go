@@ -36,7 +36,7 @@ func TestADroppedGroupBeginsAnewBehindTheDamage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := walOptions(t)
-			o.FileBytes = 16 << 10
+			o.FileBytes, o.Known = 16<<10, []uint64{1, 2}
 			fs := spoiled(t, o, spoil)
 			w := openWAL(t, fs, o)
 			if _, err := w.Group(1); !errors.Is(err, ErrDamaged) {
