@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"warren/storage/raftlog"
+	"warren/storage/snapshot"
 	"warren/storage/vfs"
 )
 
@@ -123,11 +124,7 @@ func dropStores(seat groupSeat, gid uint64, meta bool, log *slog.Logger) error {
 			return err
 		}
 	}
-	fs := vfs.OS{}
-	if err := fs.Remove(filepath.Join(dir, snapshotsDir)); err != nil {
-		return err
-	}
-	return fs.SyncDir(dir)
+	return snapshot.Clear(vfs.OS{}, filepath.Join(dir, snapshotsDir))
 }
 
 // recallTerm makes up for a term and a vote that are lost. Whoever this replica

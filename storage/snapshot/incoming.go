@@ -69,6 +69,14 @@ func segmentName(name string) bool {
 	return ok && base != "" && strings.Trim(base, "0123456789abcdefghijklmnopqrstuvwxyz-") == ""
 }
 
+// Clear removes the snapshots in dir and what peers have sent of theirs: a file
+// of those may be a link to one of these, and so have its damage. No Store may
+// be open there.
+func Clear(files vfs.FS, dir string) error {
+	parent := filepath.Dir(dir)
+	return errors.Join(files.Remove(dir), files.Remove(filepath.Join(parent, incomingDir)), files.SyncDir(parent))
+}
+
 // incoming is the folder of what peers send.
 func (s *Store) incoming() string { return filepath.Join(filepath.Dir(s.dir), incomingDir) }
 
