@@ -1,6 +1,9 @@
 package segment
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 const (
 	// chunkSlots is how many sequence numbers a chunk spans at most.
@@ -32,6 +35,10 @@ type chunk struct {
 	dead      *bitmap // of the slots above prefix; nil if none of them is dead
 	marks     *marks  // of what is paged out; nil if all of it has that in alike
 
+	// headMs is, while the chunk is paged out, when its first live message
+	// expires, or headUnknown: those before it have gone since.
+	headMs int64
+
 	file *file  // nil if it has no extent
 	at   uint32 // of the extent in file, in units of extentAlign
 	size uint32 // of the extent
@@ -44,12 +51,25 @@ type chunk struct {
 	sealed  bool // nothing more is put here
 	shared  bool // somebody else reads its blocks: they must not change any more
 	writing bool // its extent is being written, by the Pager or for a snapshot
-	loading bool // it has been asked for
 	expires bool // some message that was put has an expiry
 	gone    bool // released
 
-	alike mark
+	loading loading
+	alike   mark
 }
+
+// loading is whether a chunk is to be read, and for whom.
+type loading uint8
+
+const (
+	notAsked   loading = iota
+	readAhead          // nobody needs it yet
+	askedFor           // somebody waits for it
+	unreadable         // it is damaged
+)
+
+// headUnknown is no time that a message expires at.
+const headUnknown = math.MinInt64
 
 // hasRoom reports whether message seq, of n bytes, belongs in this chunk.
 func (c *chunk) hasRoom(seq uint64, n int) bool {
@@ -175,6 +195,7 @@ func (c *chunk) dropPaged(from, to int) (freed int64) {
 func (c *chunk) kill(slot int) {
 	if slot == int(c.prefix) {
 		c.prefix++
+		c.headMs = headUnknown
 		return
 	}
 	if c.dead == nil {

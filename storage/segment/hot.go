@@ -31,6 +31,7 @@ type hot struct {
 	chunk      *chunk
 	queue      *queue
 	loadedMs   int64 // when it came back from disk, 0 once it was read
+	loaded     bool  // it came back from disk, and is counted in Pager.loaded
 }
 
 func (h *hot) addRec(s *Store, r rec) {

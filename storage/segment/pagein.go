@@ -17,6 +17,7 @@ type want struct {
 	chunk *chunk
 	view  viewedChunk // holds the file
 	scan  *scan
+	ahead bool
 }
 
 // Paged reports whether any message of queue q is on disk only.
@@ -41,7 +42,7 @@ func (s *Store) Here(q, seq uint64) bool {
 		return true
 	}
 	here := qu.chunks[at].hot != nil
-	s.want(qu, qu.chunks[at])
+	s.want(qu, qu.chunks[at], askedFor)
 	if qu.hint != at || !qu.reading {
 		qu.hint, qu.reading = at, true
 	}
@@ -50,7 +51,7 @@ func (s *Store) Here(q, seq uint64) bool {
 	}
 	for _, c := range qu.chunks[at+1 : min(at+1+aheadChunks, len(qu.chunks))] {
 		if c.size <= aheadBytes {
-			s.want(qu, c)
+			s.want(qu, c, readAhead)
 		}
 	}
 	return here
@@ -70,28 +71,36 @@ func (s *Store) Expiry(q, seq uint64) (ms int64, known bool) {
 	c := qu.chunks[at]
 	switch {
 	case c.hot != nil:
+		c.hot.loadedMs = 0
 		return c.hot.recs[seq-c.first].expiryMs, true
 	case !c.expires:
 		return 0, true
+	case c.headMs != headUnknown && seq == c.first+uint64(c.prefix):
+		return c.headMs, true
 	}
-	s.want(qu, c)
+	s.want(qu, c, askedFor)
 	return 0, false
 }
 
-// want asks for a chunk that is paged out.
-func (s *Store) want(qu *queue, c *chunk) {
-	if c.hot != nil || c.loading || s.closed {
+// want has a chunk read that is paged out. One that is to be read ahead, and is
+// asked for now, comes with the others that are.
+func (s *Store) want(qu *queue, c *chunk, how loading) {
+	if c.hot != nil || c.loading >= how || s.closed {
 		return
 	}
-	c.loading = true
-	s.folder.pager.ask(want{store: s, queue: qu, chunk: c, view: c.capture()})
+	c.loading = how
+	s.folder.pager.ask(want{store: s, queue: qu, chunk: c, view: c.capture(), ahead: how == readAhead})
 }
 
 func (p *Pager) ask(w want) {
 	p.mu.Lock()
 	stopped := p.stopped
 	if !stopped {
-		p.wants = append(p.wants, w)
+		if w.ahead {
+			p.aheads = append(p.aheads, w)
+		} else {
+			p.wants = append(p.wants, w)
+		}
 		p.changed.Broadcast()
 	}
 	p.mu.Unlock()
@@ -104,7 +113,7 @@ func (p *Pager) ask(w want) {
 func (p *Pager) readOn() {
 	for {
 		p.mu.Lock()
-		for len(p.wants) == 0 && !p.stopped {
+		for len(p.wants) == 0 && len(p.aheads) == 0 && !p.stopped {
 			p.changed.Wait()
 		}
 		stopped := p.stopped
@@ -113,33 +122,50 @@ func (p *Pager) readOn() {
 			p.forgetWants()
 			return
 		}
-		p.readNext()
+		if p.makeRoom() {
+			p.readNext()
+		} else {
+			p.pause()
+		}
 	}
 }
 
-// readNext reads what was asked for first; false if there is nothing.
+// readNext reads what was asked for first, or else what is to be read ahead;
+// false if there is nothing.
 func (p *Pager) readNext() bool {
-	p.mu.Lock()
-	if len(p.wants) == 0 {
-		p.mu.Unlock()
+	w, ok := p.nextWant()
+	switch {
+	case !ok:
 		return false
-	}
-	w := p.wants[0]
-	p.wants = p.wants[1:]
-	p.mu.Unlock()
-	if w.scan != nil {
+	case w.scan != nil:
 		p.readIndex(&w)
-	} else {
+	case w.stands():
 		p.readChunk(&w)
 	}
 	w.view.letGo()
 	return true
 }
 
+func (p *Pager) nextWant() (w want, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	from := &p.wants
+	if len(*from) == 0 {
+		from = &p.aheads
+	}
+	if len(*from) == 0 {
+		return w, false
+	}
+	w = (*from)[0]
+	(*from)[0] = want{}
+	*from = (*from)[1:]
+	return w, true
+}
+
 func (p *Pager) forgetWants() {
 	p.mu.Lock()
-	wants := p.wants
-	p.wants = nil
+	wants := append(p.wants, p.aheads...)
+	p.wants, p.aheads = nil, nil
 	p.mu.Unlock()
 	for i := range wants {
 		wants[i].view.letGo()
@@ -153,11 +179,10 @@ func (p *Pager) readChunk(w *want) {
 	s, c := w.store, w.chunk
 	s.owner.Lock()
 	defer s.owner.Unlock()
-	c.loading = false
 	switch {
-	case s.closed || c.gone || c.hot != nil:
+	case s.closed || c.gone || c.hot != nil || c.loading == unreadable:
 	case err != nil:
-		c.loading = true // nobody asks for it again
+		c.loading = unreadable // nobody asks for it again
 		s.owner.Damaged(err)
 	default:
 		s.install(w.queue, c, l)
@@ -167,9 +192,11 @@ func (p *Pager) readChunk(w *want) {
 
 // install puts a chunk back in memory.
 func (s *Store) install(qu *queue, c *chunk, l loaded) {
-	h := &hot{recs: l.recs, blocks: l.blocks, current: -1, loadedMs: time.Now().UnixMilli()}
+	h := &hot{recs: l.recs, blocks: l.blocks, current: -1, loadedMs: time.Now().UnixMilli(), loaded: true}
+	c.loading = notAsked
 	s.heat(qu, c, h)
 	s.account(h, l.bytes)
+	s.folder.pager.loaded.Add(l.bytes)
 	c.shared, c.sealed = true, true
 	qu.paged--
 	s.paged--

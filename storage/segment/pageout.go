@@ -68,6 +68,9 @@ func (q *queue) spares(c *chunk) bool {
 // pageDown takes a chunk that has an extent out of memory.
 func (s *Store) pageDown(qu *queue, c *chunk) {
 	c.sealed = true
+	if c.headMs = headUnknown; c.prefix < c.slots {
+		c.headMs = c.hot.recs[c.prefix].expiryMs
+	}
 	s.cool(c)
 	qu.paged++
 	s.paged++

@@ -36,7 +36,9 @@ type Pager struct {
 	log       *slog.Logger
 
 	hot     atomic.Int64  // bytes of memory of all stores
+	loaded  atomic.Int64  // those of them that came back from disk
 	kick    chan struct{} // cap 1: for the writer
+	ending  chan struct{} // closed when stopped is set
 	stats   pagerCounters
 	failing bool // the last write was an error; the writer's
 
@@ -44,6 +46,7 @@ type Pager struct {
 	changed *sync.Cond // wants, passes or stopped
 	stores  []*Store
 	wants   []want // at most one for each chunk, and one for each Scan
+	aheads  []want // at most two for each chunk: read while nothing else is to be read
 	waste   []*file
 	passes  uint64 // of the writer
 	stuck   bool   // the last one could not free enough
@@ -83,7 +86,10 @@ func NewPager(fs vfs.FS, budget, most int64, sense Sense, log *slog.Logger) *Pag
 
 // newPager is a Pager whose work somebody else does.
 func newPager(fs vfs.FS, budget int64, sense Sense, log *slog.Logger) *Pager {
-	p := &Pager{fs: fs, budget: budget, most: math.MaxInt64, fileBytes: fileBytes, sense: sense, log: log, kick: make(chan struct{}, 1)}
+	p := &Pager{
+		fs: fs, budget: budget, most: math.MaxInt64, fileBytes: fileBytes, sense: sense, log: log,
+		kick: make(chan struct{}, 1), ending: make(chan struct{}),
+	}
 	p.changed = sync.NewCond(&p.mu)
 	return p
 }
@@ -92,7 +98,10 @@ func newPager(fs vfs.FS, budget int64, sense Sense, log *slog.Logger) *Pager {
 // not to be had any more.
 func (p *Pager) Close() {
 	p.mu.Lock()
-	p.stopped = true
+	if !p.stopped {
+		p.stopped = true
+		close(p.ending)
+	}
 	p.changed.Broadcast()
 	p.mu.Unlock()
 	p.wake()

@@ -278,7 +278,7 @@ func TestMemoryStaysWithinTheBudget(t *testing.T) {
 }
 
 func TestWhatAReaderComesToIsReadAhead(t *testing.T) {
-	d := newDesk(t, vfs.NewMem(), 1<<20)
+	d := newDesk(t, vfs.NewMem(), 8<<20)
 	d.fill(1, 10_000, 1000)
 	d.pageAllOut()
 	if d.Here(1, 1) {

@@ -124,6 +124,9 @@ func (s *Store) heat(qu *queue, c *chunk, h *hot) {
 // cool takes a chunk's part in memory away.
 func (s *Store) cool(c *chunk) {
 	h := c.hot
+	if h.loaded {
+		s.folder.pager.loaded.Add(-h.bytes)
+	}
 	s.account(h, -h.bytes)
 	if s.folder != nil {
 		s.ring.remove(h)
