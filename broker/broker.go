@@ -244,10 +244,9 @@ func (b *Broker) knownOutbox(g mq.GroupID) *outbox {
 // metadata: it must not wait for anything.
 func (b *Broker) changed(changes []meta.Change) {
 	b.queuesChanged(changes) // first: the others may end some of these queues
+	b.queuesCreated(changes)
 	for _, c := range changes {
 		switch c := c.(type) {
-		case meta.QueueCreated:
-			b.queueCreated(c.Queue)
 		case meta.QueueDeleted:
 			b.queueDeleted(c.Queue)
 		case meta.SessionEnded:

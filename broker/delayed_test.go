@@ -1,12 +1,14 @@
 package broker
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
 	"testing"
 
 	"warren/amqp/wire"
+	"warren/fsm/meta"
 	"warren/mq"
 )
 
@@ -120,6 +122,49 @@ func TestDelaysOutliveTheirLeaders(t *testing.T) {
 	if len(seen) != n {
 		t.Errorf("%d of %d arrived", len(seen), n)
 	}
+}
+
+// forgetMetadata makes a node's metadata that of one that has just been
+// started; back brings back what there is by then.
+func (h *house) forgetMetadata(t *testing.T, n *houseNode) (back func()) {
+	t.Helper()
+	l := h.groups[metaGroup]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n.meta.state = meta.New()
+	n.meta.view.Store(n.meta.state.View())
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if err := n.Metadata().Restore(bytes.NewReader(h.nodes[0].View().AppendTo(nil))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// When all nodes are started again, a group may have its leader before that
+// node has the metadata.
+func TestDelaysAndExpiriesGoOnUnderALeaderThatHearsOfItsQueuesLater(t *testing.T) {
+	h := newHouse(t, 3, 2)
+	withDelays(t, h)
+	s := h.nodes[2].open(t)
+	s.mustChange(t, mq.QueueDeclare{Name: "short", Durable: true, Args: args("x-message-ttl", int32(1), "x-dead-letter-exchange", "", "x-dead-letter-routing-key", "q")})
+	dead := h.nodes[0].View().Queue("/", "short").Group
+	back := h.forgetMetadata(t, h.nodes[1])
+	h.lead(1, h.nodes[1])
+	h.lead(2, h.nodes[1])
+	s.publishWith(t, "later", "k", "late", args(delayHeader, int32(1)))
+	s.publishWith(t, "", "short", "expired", nil)
+	for _, g := range []mq.GroupID{1, dead} {
+		eventually(t, "an open leader", func() bool {
+			sh := h.nodes[1].Shard(g)
+			sh.mu.Lock()
+			defer sh.mu.Unlock()
+			return sh.lead.opened
+		})
+	}
+	back()
+	eventually(t, "both messages", func() bool { return s.ready(t, "q") == 2 })
 }
 
 func TestDelayedMessagesAreListedAndCancelled(t *testing.T) {

@@ -137,21 +137,27 @@ func (s *Shard) findDue() {
 	view := s.topics.View()
 	s.findLeases()
 	for _, id := range s.state.Queues() {
-		st := s.state.Queue(id)
-		seq, ok := st.Next(1)
-		if !ok || s.lead.queues[id] != nil {
-			continue
+		if rec := view.QueueByID(id); rec != nil { // else it is gone, or queuesCreated hears of it
+			s.notice(rec)
 		}
-		rec := view.QueueByID(id)
-		if rec == nil {
-			continue
-		}
-		expiryMs, known := s.bodies.Expiry(uint64(id), uint64(seq))
-		// With priorities there are other heads than the lowest seq.
-		heads := s.prioritized[id] && rankingOf(rec).max > 0
-		if !known || expiryMs != 0 || rulesOf(rec).dropsHead() || heads || rec.Keeper != meta.NoKeeper || st.Noted() {
-			s.queue(rec)
-		}
+	}
+}
+
+// notice is findDue for one queue.
+func (s *Shard) notice(rec *meta.Queue) {
+	st := s.state.Queue(rec.ID)
+	if st == nil || s.lead.queues[rec.ID] != nil {
+		return
+	}
+	seq, ok := st.Next(1)
+	if !ok {
+		return
+	}
+	expiryMs, known := s.bodies.Expiry(uint64(rec.ID), uint64(seq))
+	// With priorities there are other heads than the lowest seq.
+	heads := s.prioritized[rec.ID] && rankingOf(rec).max > 0
+	if !known || expiryMs != 0 || rulesOf(rec).dropsHead() || heads || rec.Keeper != meta.NoKeeper || st.Noted() {
+		s.lead.touch(s.queue(rec))
 	}
 }
 

@@ -58,13 +58,28 @@ func (s *Shard) findLeases() {
 	}
 }
 
-// queueCreated hears from the metadata of a queue that nobody may ever touch.
-func (s *Shard) queueCreated(rec *meta.Queue) {
+// queuesCreated hears from the metadata of queues that nobody may ever touch:
+// those that expire, and after a restart of all nodes those that are full. A
+// group may have a leader before its node has the metadata again.
+func (s *Shard) queuesCreated(recs []*meta.Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lead != nil {
-		s.queue(rec)
+	if s.lead == nil {
+		return
 	}
+	view := s.topics.View()
+	for _, rec := range recs {
+		if rec = view.QueueByID(rec.ID); rec == nil {
+			continue // gone again; else policies may have changed it
+		}
+		if queueExpires(rec) >= 0 {
+			s.queue(rec)
+		}
+		if s.lead.opened { // else findDue looks at it
+			s.notice(rec)
+		}
+	}
+	s.dispatch()
 }
 
 // queueExpires is a queue's x-expires; negative means none.
@@ -82,14 +97,14 @@ func (e *expiries) forget(q *ledQueue) {
 	e.watch(q)
 }
 
-// queueCreated makes the leader of a queue that expires know of it.
-func (b *Broker) queueCreated(q *meta.Queue) {
-	if queueExpires(q) < 0 {
-		return
-	}
-	if s := b.Shard(q.Group); s != nil {
-		s.queueCreated(q)
-	}
+// queuesCreated tells the shards on this node of their new queues.
+func (b *Broker) queuesCreated(changes []meta.Change) {
+	b.byGroup(changes, (*Shard).queuesCreated, func(c meta.Change) *meta.Queue {
+		if c, ok := c.(meta.QueueCreated); ok {
+			return c.Queue
+		}
+		return nil
+	})
 }
 
 // inUse and notEmpty refuse the deletion of a queue.

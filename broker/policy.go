@@ -230,18 +230,29 @@ func (s *Shard) queueChanged(rec *meta.Queue) {
 
 // queuesChanged tells the shards on this node which queues have other policies.
 func (b *Broker) queuesChanged(changes []meta.Change) {
+	b.byGroup(changes, (*Shard).queuesChanged, func(c meta.Change) *meta.Queue {
+		if c, ok := c.(meta.QueueChanged); ok {
+			return c.Queue
+		}
+		return nil
+	})
+}
+
+// byGroup tells each shard on this node of those of its queues that of picks
+// from changes.
+func (b *Broker) byGroup(changes []meta.Change, tell func(*Shard, []*meta.Queue), of func(meta.Change) *meta.Queue) {
 	var byGroup map[mq.GroupID][]*meta.Queue
 	for _, c := range changes {
-		if c, ok := c.(meta.QueueChanged); ok {
+		if q := of(c); q != nil {
 			if byGroup == nil {
 				byGroup = map[mq.GroupID][]*meta.Queue{}
 			}
-			byGroup[c.Queue.Group] = append(byGroup[c.Queue.Group], c.Queue)
+			byGroup[q.Group] = append(byGroup[q.Group], q)
 		}
 	}
 	for g, recs := range byGroup {
 		if s := b.Shard(g); s != nil {
-			s.queuesChanged(recs)
+			tell(s, recs)
 		}
 	}
 }
