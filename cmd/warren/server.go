@@ -53,6 +53,7 @@ func serverCommand() *cobra.Command {
 				return err
 			}
 			defer holdHeapFloor()()
+			go trimHeap(c.Context()) // ends with the process's context
 			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.LogLevel}))
 			return node.Run(c.Context(), cfg, log)
 		},
