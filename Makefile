@@ -6,6 +6,7 @@ FUZZTIME    = 60s
 COUNT       = 500000
 TRIALS      = 200
 BENCH       =
+SCALE       = go test -count=1 -v -timeout 5h
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,15 @@ amplification: build ## bytes written per byte of COUNT=500000 messages, by each
 bitrot: ## TRIALS=200 times one bit flipped in every file of a stopped node; SEED=n repeats a run
 	TRIALS=$(TRIALS) go test -count=1 -v -timeout 12h -run TestFlippedBitsInEveryFile ./node
 
+bench-backlog: build ## a queue of MESSAGES=10000000: memory, rates, restart, order, disk
+	WARREN_BINARY=$(CURDIR)/bin/warren MESSAGES=$(or $(MESSAGES),10000000) $(SCALE) -run TestADeepQueue ./test/scale
+
+bench-queues: build ## QUEUES=50000 durable queues: declares, memory, idle processor, restart
+	WARREN_BINARY=$(CURDIR)/bin/warren QUEUES=$(or $(QUEUES),50000) $(SCALE) -run TestManyQueues ./test/scale
+
+bench-delays: build ## MESSAGES=1000000 delayed messages: restart, how late they are, memory
+	WARREN_BINARY=$(CURDIR)/bin/warren MESSAGES=$(or $(MESSAGES),1000000) $(SCALE) -run TestDelayedMessages ./test/scale
+
 conform: ## the behaviours that clients count on, on a cluster of three of its own; CONFORM_AMQP for another
 	go test -count=1 -skip TestAMQP091GoIntegration ./test/conform
 
@@ -51,4 +61,4 @@ fuzz: ## every fuzz test for FUZZTIME=60s
 		done; \
 	done
 
-.PHONY: help build check test bench clients-full chaos bitrot amplification conform conform-rabbitmq fuzz
+.PHONY: help build check test bench bench-backlog bench-queues bench-delays clients-full chaos bitrot amplification conform conform-rabbitmq fuzz
