@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +38,7 @@ type letter struct {
 	id     mq.QueueID
 	seq    mq.Seq
 	why    reason
+	near   bool // the letter that left the queue before it was of a message close by
 	queue  *meta.Queue
 	record segment.Record // set when its turn has come
 	tag    uint64         // of its confirm
@@ -48,9 +50,9 @@ type letter struct {
 // deadLetters is a leading shard's way to the dead-letter exchanges. Its
 // goroutine lives from the first dead letter to Follow.
 type deadLetters struct {
-	kick    chan struct{} // cap 1: there is something to do
-	stop    context.CancelFunc
-	waiting []letter // guarded by Shard.mu
+	kick  chan struct{} // cap 1: there is something to do
+	stop  context.CancelFunc
+	lines lines // guarded by Shard.mu
 	// gone are letters that need not be sent again and whose originals are still
 	// there: dropping them is not committed yet. Guarded by Shard.mu.
 	gone map[place]struct{}
@@ -83,10 +85,14 @@ func (s *Shard) leave(q *ledQueue, seq mq.Seq, why reason) {
 	l := s.lead
 	if l.letters == nil {
 		ctx, stop := context.WithCancel(context.Background())
-		l.letters = &deadLetters{kick: make(chan struct{}, 1), stop: stop, gone: map[place]struct{}{}}
+		l.letters = &deadLetters{
+			kick: make(chan struct{}, 1), stop: stop, lines: lines{of: map[mq.QueueID]*line{}}, gone: map[place]struct{}{},
+		}
 		go l.letters.run(ctx, s, l) // ends at Follow
 	}
-	l.letters.waiting = append(l.letters.waiting, letter{id: q.id, seq: seq, why: why, queue: q.rec})
+	near := max(seq, q.lastLetter)-min(seq, q.lastLetter) <= lettersNear
+	q.lastLetter = seq
+	l.letters.lines.add(false, letter{id: q.id, seq: seq, why: why, near: near, queue: q.rec})
 	l.letters.wake()
 }
 
@@ -207,30 +213,12 @@ func (s *Shard) takeLetters(l *lead, f *flights) (batch []letter) {
 	if s.lead != l {
 		return nil
 	}
-	d := l.letters
-	n := 0
-	for n < len(d.waiting) && len(batch) < lettersBatch && d.room(f) {
-		x := d.waiting[n]
-		if !s.bodies.Here(uint64(x.id), uint64(x.seq)) {
-			break // woken when it is
+	for d := l.letters; len(batch) < lettersBatch && d.room(f); {
+		ln := d.lines.next()
+		if ln == nil {
+			break
 		}
-		n++
-		ok := l.queues[x.id] != nil
-		if ok {
-			x.record, ok = s.bodies.Get(uint64(x.id), uint64(x.seq))
-		}
-		if !ok {
-			f.done(&x)
-			continue
-		}
-		f.last++
-		x.tag = f.last
-		f.byTag[x.tag] = x
-		f.bytes += len(x.record.Body)
-		batch = append(batch, x)
-	}
-	if d.waiting = d.waiting[n:]; len(d.waiting) == 0 {
-		d.waiting = nil
+		batch = s.takeFrom(l, f, ln, batch)
 	}
 	return batch
 }
@@ -272,10 +260,12 @@ func (s *Shard) lettersLater(l *lead, again []letter, wait time.Duration) {
 		if s.lead != l {
 			return
 		}
-		if again[0].tries > 0 {
-			l.letters.waiting = append(l.letters.waiting, again...)
-		} else {
-			l.letters.waiting = append(again, l.letters.waiting...)
+		first := again[0].tries == 0
+		if first {
+			slices.Reverse(again) // one after the other to the front
+		}
+		for _, x := range again {
+			l.letters.lines.add(first, x)
 		}
 		l.letters.wake()
 	})

@@ -85,6 +85,8 @@ type ledQueue struct {
 	used      bool      // it has had a consumer since leaseMs was set
 	dueMs     int64     // the first of the three, while the queue is in expiries
 	expiryAt  int       // its place there
+	// lastLetter is the last message that left for the dead-letter exchange.
+	lastLetter mq.Seq
 	// shortest is the least patience of its consumers that have one, and overdue
 	// is set while one of them may hold something. nil and 0 if none has.
 	shortest uint32
@@ -350,7 +352,8 @@ func (s *Shard) forgetQueue(id mq.QueueID) {
 	}
 	delete(s.lead.queues, id)
 	if d := s.lead.letters; d != nil {
-		d.wake() // others may have waited behind one of this queue
+		d.lines.look(id) // its letters go too
+		d.wake()
 	}
 	s.lead.expiries.forget(q)
 	q.stopWatching()

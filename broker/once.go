@@ -181,7 +181,7 @@ func (d *deadLetters) settled(id mq.QueueID, first, last mq.Seq) {
 			}
 		}
 	}
-	if len(d.gone) < before && len(d.waiting) > 0 {
+	if len(d.gone) < before && len(d.lines.of) > 0 {
 		d.wake()
 	}
 }

@@ -25,6 +25,7 @@ func (p pages) Arrived(id uint64) {
 	if q := l.queues[mq.QueueID(id)]; q != nil {
 		l.touch(q)
 		if l.letters != nil {
+			l.letters.lines.look(q.id)
 			l.letters.wake()
 		}
 		p.s.dispatch()

@@ -249,25 +249,7 @@ func TestADamagedBodyIsNeverDelivered(t *testing.T) {
 	s.backlog(t, "q", count)
 	h.pagedOut(t, 1)
 	leader := h.nodes[0]
-	names, err := leader.disk.List("/groups/1/segments")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		f, err := leader.disk.Edit("/groups/1/segments/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		size, err := f.Size()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for at := int64(100); at < size; at += 1000 {
-			if _, err := f.WriteAt([]byte{0xee}, at); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	leader.spoil(t, 1)
 	in := newInbox()
 	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", NoAck: true}, in)
 	eventually(t, "the damage to be noticed", func() bool { return leader.Shard(1).Damaged() != nil })

@@ -97,7 +97,7 @@ func TestWhatSomebodyElseSettledTakesNoLettersPlace(t *testing.T) {
 	eventually(t, "the letter to leave", func() bool {
 		shard.mu.Lock()
 		defer shard.mu.Unlock()
-		return shard.lead.letters != nil && len(shard.lead.letters.waiting) == 0
+		return shard.lead.letters != nil && len(shard.lead.letters.lines.of) == 0
 	})
 	o, err := h.nodes[2].outbox(1)
 	if err != nil {

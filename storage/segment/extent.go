@@ -156,9 +156,12 @@ func (c *viewedChunk) load(q uint64) (loaded, error) {
 	return l, nil
 }
 
-// read fills b from the beginning of the extent, a piece at a time.
-func (c *viewedChunk) read(b []byte) error {
-	off := int64(c.at) * extentAlign
+// read fills b from the beginning of the extent.
+func (c *viewedChunk) read(b []byte) error { return c.readAt(b, 0) }
+
+// readAt fills b from some place in the extent, a piece at a time.
+func (c *viewedChunk) readAt(b []byte, off int64) error {
+	off += int64(c.at) * extentAlign
 	for len(b) > 0 {
 		n := min(len(b), pieceBytes)
 		got, err := c.file.f.ReadAt(b[:n], off)

@@ -9,8 +9,8 @@ const (
 	aheadBytes  = 2 * chunkBytes
 )
 
-// want is something for the reader to read: a chunk, or with scan the index of
-// one.
+// want is something for the reader to read: a chunk, with scan the index of
+// one, or with got one message of it.
 type want struct {
 	store *Store
 	queue *queue
@@ -18,6 +18,8 @@ type want struct {
 	view  viewedChunk // holds the file
 	scan  *scan
 	ahead bool
+	seq   uint64
+	got   func(Record)
 }
 
 // Paged reports whether any message of queue q is on disk only.
@@ -139,6 +141,8 @@ func (p *Pager) readNext() bool {
 		return false
 	case w.scan != nil:
 		p.readIndex(&w)
+	case w.got != nil:
+		p.readOne(&w)
 	case w.stands():
 		p.readChunk(&w)
 	}

@@ -40,12 +40,13 @@ type Pager struct {
 	kick    chan struct{} // cap 1: for the writer
 	ending  chan struct{} // closed when stopped is set
 	stats   pagerCounters
-	failing bool // the last write was an error; the writer's
+	failing bool   // the last write was an error; the writer's
+	index   []byte // the reader's, for one index
 
 	mu      sync.Mutex
 	changed *sync.Cond // wants, passes or stopped
 	stores  []*Store
-	wants   []want // at most one for each chunk, and one for each Scan
+	wants   []want // at most one for each chunk, and one for each Scan and Fetch
 	aheads  []want // at most two for each chunk: read while nothing else is to be read
 	waste   []*file
 	passes  uint64 // of the writer

@@ -330,7 +330,7 @@ func TestAFlippedBitIsNeverServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := d.queues[1].chunks[0]
-	refused := 0
+	refused, scratch := 0, []byte(nil)
 	for at := fileHead; at < len(whole); at++ {
 		flip := []byte{whole[at] ^ 0x10}
 		if _, err := f.WriteAt(flip, int64(at)); err != nil {
@@ -346,6 +346,12 @@ func TestAFlippedBitIsNeverServed(t *testing.T) {
 			}
 		} else if refused++; !errors.Is(err, ErrDamaged) {
 			t.Fatalf("byte %d: %v", at, err)
+		}
+		for seq := uint64(1); seq <= 5; seq++ {
+			r, err := v.one(1, seq, &scratch)
+			if err == nil && (!bytes.Equal(r.Body, body(1, seq, 40)) || r.ExpiryMs != int64(seq)) || err != nil && !errors.Is(err, ErrDamaged) {
+				t.Fatalf("byte %d: message %d by itself: %v, or it differs", at, seq, err)
+			}
 		}
 		v.letGo()
 		if _, err := f.WriteAt(whole[at:at+1], int64(at)); err != nil {

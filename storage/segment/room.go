@@ -29,7 +29,7 @@ func (p *Pager) makeRoom() bool {
 		w = p.wants[0]
 	}
 	p.mu.Unlock()
-	if w.chunk == nil || w.scan != nil { // an index takes no room, and what is read ahead gets none made
+	if w.chunk == nil || w.scan != nil || w.got != nil { // these take no room, and what is read ahead gets none made
 		return true
 	}
 	bytes := w.memory()

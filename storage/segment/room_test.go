@@ -2,7 +2,9 @@ package segment
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -137,5 +139,47 @@ func TestManyReadersShareLittleMemory(t *testing.T) {
 	all.Wait()
 	if st := p.Stats(); st.ChunksIn == 0 {
 		t.Errorf("nothing was paged in: %+v", st)
+	}
+}
+
+func TestOneMessageIsFetchedWithoutItsChunk(t *testing.T) {
+	fs := vfs.NewMem()
+	d := newDesk(t, fs, 1<<20)
+	d.fill(1, 3000, 300)
+	d.pageAllOut()
+	for _, seq := range []uint64{2, 1, 1024, 1025, 3000, 1500} {
+		var got Record
+		bodyBytes, away := d.Away(1, seq)
+		d.Fetch(1, seq, func(r Record) { got = r })
+		d.Drop(1, 2, 2)
+		for d.pager.readNext() {
+		}
+		if !away || bodyBytes != 300 || !bytes.Equal(got.Body, body(1, seq, 300)) || got.ExpiryMs != int64(seq) || got.Priority != uint8(seq) || got.Flags != 3 {
+			t.Errorf("message %d: away %v, %d bytes, %+v", seq, away, bodyBytes, got)
+		}
+	}
+	if d.pager.hot.Load() != 0 {
+		t.Errorf("%d bytes stay in memory", d.pager.hot.Load())
+	}
+	for _, seq := range []uint64{2, 3001} { // one has gone, one was never there
+		if _, away := d.Away(1, seq); away {
+			t.Errorf("message %d is away", seq)
+		}
+		d.Fetch(1, seq, func(Record) { t.Errorf("message %d came", seq) })
+	}
+	for d.pager.readNext() {
+	}
+	d.Fetch(1, 1, func(Record) { t.Error("a damaged message came") })
+	f, err := fs.Edit(filepath.Join(pagedDir, d.queues[1].chunks[0].file.name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("rubbish"), fileHead+extentHead+1024*entryBytes); err != nil {
+		t.Fatal(err)
+	}
+	for d.pager.readNext() {
+	}
+	if !errors.Is(d.ear.damaged, ErrDamaged) {
+		t.Errorf("damaged: %v", d.ear.damaged)
 	}
 }
