@@ -201,12 +201,3 @@ func mib(bytes [nodes]int64) string {
 	}
 	return strings.Join(out, " / ") + " MiB"
 }
-
-// percent shows shares of each node.
-func percent(shares [nodes]float64) string {
-	var out []string
-	for _, s := range shares {
-		out = append(out, strconv.FormatFloat(100*s, 'f', 1, 64))
-	}
-	return strings.Join(out, " / ") + " %"
-}
