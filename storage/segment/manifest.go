@@ -161,7 +161,7 @@ func (m *manifest) files() ([]restoredFile, error) {
 
 // chunk reads one that begins at next or later.
 func (m *manifest) chunk(next uint64, files []restoredFile) (*chunk, error) {
-	c := &chunk{sealed: true}
+	c := &chunk{sealed: true, headMs: headUnknown}
 	c.first = next + m.upTo(1<<62)
 	c.slots = uint16(m.upTo(chunkSlots))
 	c.prefix = uint16(m.upTo(uint64(c.slots)))

@@ -44,6 +44,13 @@ func (d *desk) checkSaved(t fataler, fs vfs.FS, v *View, was model) {
 	back := &desk{Store: s, ear: e, pager: d.pager, folder: d.folder}
 	back.checkMarks(t, was)
 	back.checkScan(t, was)
+	for q, msgs := range was { // nothing has been read yet
+		for seq, want := range msgs {
+			if ms, known := back.Expiry(q, seq); known && ms != want.ExpiryMs {
+				t.Fatalf("queue %d seq %d, on disk: expires at %d, want %d", q, seq, ms, want.ExpiryMs)
+			}
+		}
+	}
 	count := 0
 	for q, msgs := range was {
 		for seq, want := range msgs {
