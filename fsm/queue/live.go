@@ -38,10 +38,14 @@ type Queue struct {
 	// nothing is live. base is the number of chunks[head].
 	chunks []chunk
 	head   uint32
+	dirty  bool // it is in State.dirty
+	gone   bool // it was deleted
 	base   uint64
 	notes  *notes // nil if there is none
 	// windows are what is remembered of messages that enter once; nil if nothing is.
 	windows *[]*window
+	holes   uint64 // of what is not live between front and lastSeq: see hole
+	folded  uint64 // its digest as it is in State.sum
 }
 
 // Count is how many messages are live.
@@ -147,6 +151,9 @@ func (q *Queue) settle(first, last mq.Seq, spare *spares, fx *Effects) {
 		hi := min(last, lo|(chunkSeqs-1))
 		c := q.chunk(lo)
 		if c.live == 0 {
+			if atFront {
+				q.holes -= q.span(lo, hi)
+			}
 			continue
 		}
 		if c.bitmap == nil && atFront {
@@ -160,6 +167,12 @@ func (q *Queue) settle(first, last mq.Seq, spare *spares, fx *Effects) {
 			c.bitmap = spare.get()
 			c.bitmap.fill(max(q.front, lo&^(chunkSeqs-1)), min(q.lastSeq, lo|(chunkSeqs-1)))
 		}
+		// What the front passes is no hole any more; what it does not, is one now.
+		if atFront {
+			q.holes -= q.holesIn(c.bitmap, lo, hi, ^uint64(0))
+		} else {
+			q.holes += q.holesIn(c.bitmap, lo, hi, 0)
+		}
 		gone := c.bitmap.remove(q.id, lo, hi, fx)
 		c.live -= gone
 		q.count -= uint64(gone)
@@ -172,6 +185,7 @@ func (q *Queue) settle(first, last mq.Seq, spare *spares, fx *Effects) {
 		q.empty(spare)
 	} else if atFront {
 		q.front, _ = q.Next(last + 1)
+		q.holes -= q.span(last+1, q.front-1)
 		q.trim(spare)
 	}
 }
@@ -222,7 +236,7 @@ func (q *Queue) empty(spare *spares) {
 	} else {
 		q.chunks = nil
 	}
-	q.head, q.base, q.front = 0, 0, q.lastSeq+1
+	q.head, q.base, q.front, q.holes = 0, 0, q.lastSeq+1, 0
 }
 
 // trim lets go of the chunks before front.

@@ -30,7 +30,10 @@ type noteChunk struct {
 }
 
 // notes are those of one queue, by number; no chunk of them is empty.
-type notes struct{ chunks []noteChunk }
+type notes struct {
+	chunks []noteChunk
+	sum    uint64 // of weighNote of each
+}
 
 // find is where the notes of a chunk are or would be.
 func (t *notes) find(number uint64) (int, bool) {
@@ -97,12 +100,20 @@ func (q *Queue) countReturn(r Returned, later bool, fx *Effects) {
 	if !q.Live(r.Seq) {
 		return
 	}
+	before := q.weighNoted(r.Seq)
 	n := q.note(r.Seq)
 	if later {
 		q.postpone(r.Seq, r.DueMs, n.Acquired, r.Acquired)
 	}
 	n.Failed, n.Acquired = max(n.Failed, r.Failed), max(n.Acquired, r.Acquired)
+	q.notes.sum += q.weighNoted(r.Seq) - before
 	fx.Returned = append(fx.Returned, Returned{q.id, r.Seq, n.Failed, n.Acquired, q.Due(r.Seq)})
+}
+
+// bury notes that a message, which has no note yet, was refused.
+func (q *Queue) bury(seq mq.Seq) {
+	q.note(seq).Buried = true
+	q.notes.sum += q.weighNoted(seq)
 }
 
 // forget drops the notes of first..last.
@@ -119,6 +130,9 @@ func (q *Queue) forget(first, last mq.Seq) {
 		}
 		if last-start < chunkSeqs-1 {
 			hi, _ = c.find(uint16(last-start) + 1)
+		}
+		for k := lo; k < hi; k++ {
+			t.sum -= c.weigh(k)
 		}
 		c.notes = slices.Delete(c.notes, lo, hi)
 		if c.due != nil {

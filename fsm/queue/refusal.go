@@ -31,6 +31,7 @@ type Run struct{ First, Last uint32 }
 type refused struct {
 	seq  uint64
 	runs []Run // never changed: results share it
+	sum  uint64
 }
 
 // AppendRefusing appends a home node's batch like AppendBatch, except that some
@@ -206,7 +207,9 @@ func (n *node) remember(seq uint64, runs []Run) {
 	if len(n.refused) == RefusalsKept {
 		n.refused = append(n.refused[:0], n.refused[1:]...)
 	}
-	n.refused = append(n.refused, refused{seq, runs})
+	r := refused{seq: seq, runs: runs}
+	r.sum = r.weigh()
+	n.refused = append(n.refused, r)
 }
 
 // refusedOf returns which messages of a batch were refused.
@@ -292,6 +295,7 @@ func (n *node) restoreRefused(b []byte) ([]byte, error) {
 		if r.runs, b = ParseRuns(b); len(r.runs) == 0 {
 			return nil, errSnapshot
 		}
+		r.sum = r.weigh()
 		n.refused = append(n.refused, r)
 	}
 	return b, nil

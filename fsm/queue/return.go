@@ -82,7 +82,7 @@ func checkReturn(b []byte, later bool) error {
 func (s *State) countReturns(b []byte, later bool, fx *Effects) {
 	id, b := uvarint(b)
 	n, b := uvarint(b)
-	q := s.Queue(mq.QueueID(id))
+	q := s.changing(mq.QueueID(id))
 	if q == nil {
 		return
 	}

@@ -46,8 +46,10 @@ const (
 )
 
 // AppendTo appends the state.
-func (s *State) AppendTo(dst []byte) []byte {
-	version := s.version()
+func (s *State) AppendTo(dst []byte) []byte { return s.appendAs(dst, s.version()) }
+
+// appendAs appends the state as that version, which must be able to say it.
+func (s *State) appendAs(dst []byte, version byte) []byte {
 	dst = append(dst, version)
 	dst = binary.AppendUvarint(dst, uint64(len(s.nodes)))
 	for _, n := range s.nodes {
@@ -199,6 +201,8 @@ func restore(b []byte) (*State, error) {
 		if k := len(s.order); k > 0 && s.order[k-1].id >= q.id {
 			return nil, errSnapshot
 		}
+		q.weigh()
+		s.sum += q.folded
 		s.order = append(s.order, q)
 		s.byID[q.id] = q
 	}

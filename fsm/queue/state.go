@@ -15,6 +15,8 @@ type State struct {
 	nodes []node   // by number
 	last  *Queue   // the one touched last; most operations touch it again
 	spare spares
+	sum   uint64   // of the queues' digests, but for what has changed in dirty
+	dirty []*Queue // those that have changed since the last Digest
 }
 
 // node is what is remembered of a home node: its latest session and the last
@@ -137,20 +139,20 @@ func (s *State) enqueue(id mq.QueueID, e *enqueue, o *once, bury bool, fx *Effec
 	}
 	seq := q.push(&s.spare)
 	if bury {
-		q.note(seq).Buried = true
+		q.bury(seq)
 	}
 	fx.Enqueued = append(fx.Enqueued, Enqueued{id, seq, e.flags, e.priority, bury, e.expiryMs, e.content})
 }
 
 func (s *State) settle(id mq.QueueID, first, last mq.Seq, fx *Effects) {
-	if q := s.Queue(id); q != nil {
+	if q := s.changing(id); q != nil {
 		q.settle(first, last, &s.spare, fx)
 	}
 }
 
 func (s *State) purge(p purge, fx *Effects) {
 	done := Purged{Queue: p.queue, Token: p.token}
-	if q := s.Queue(p.queue); q != nil {
+	if q := s.changing(p.queue); q != nil {
 		before := q.count
 		upTo := min(p.upTo, q.lastSeq)
 		from, kept := mq.Seq(1), mq.Seq(0)
@@ -176,6 +178,8 @@ func (s *State) delete(id mq.QueueID, fx *Effects) {
 	if q := s.byID[id]; q != nil {
 		q.settle(1, q.lastSeq, &s.spare, fx)
 		delete(s.byID, id)
+		s.sum -= q.folded
+		q.gone = true
 		i, _ := s.find(id)
 		s.order = slices.Delete(s.order, i, i+1)
 		s.last = nil
@@ -196,12 +200,14 @@ func (s *State) Queue(id mq.QueueID) *Queue {
 	return q
 }
 
-// make returns the queue, and makes it first if there is none.
+// make returns a queue that is about to change, and makes it first if there is
+// none.
 func (s *State) make(id mq.QueueID) *Queue {
-	if q := s.Queue(id); q != nil {
+	if q := s.changing(id); q != nil {
 		return q
 	}
 	q := &Queue{id: id, front: 1}
+	s.touch(q)
 	s.byID[id] = q
 	i, _ := s.find(id)
 	s.order = slices.Insert(s.order, i, q)

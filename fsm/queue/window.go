@@ -49,7 +49,8 @@ type window struct {
 	byKey  map[Key]uint64 // number of arrival; never ranged over
 	seen   []seenKey      // in the order of arrival, the first has number base
 	base   uint64
-	forgot int // of seen, that are not in byKey any more
+	forgot int    // of seen, that are not in byKey any more
+	sum    uint64 // of seenKey.weigh of each that is not forgotten
 }
 
 type seenKey struct {
@@ -77,6 +78,7 @@ func (w *window) add(k seenKey, keys uint32, nowMs int64) {
 	}
 	w.byKey[k.key] = w.base + uint64(len(w.seen))
 	w.seen = append(w.seen, k)
+	w.sum += k.weigh()
 	for w.id != OwnWindow {
 		w.trim()
 		first := &w.seen[0]
@@ -94,6 +96,7 @@ func (w *window) forget(n uint64) {
 	s := &w.seen[n-w.base]
 	delete(w.byKey, s.key)
 	s.forgotten = true
+	w.sum -= s.weigh()
 	w.forgot++
 	w.trim()
 }
@@ -128,6 +131,7 @@ func (w *window) leave(first, last mq.Seq) {
 		if s := &w.seen[n-w.base]; !s.forgotten {
 			delete(w.byKey, s.key)
 			s.forgotten = true
+			w.sum -= s.weigh()
 			w.forgot++
 		}
 	}
