@@ -28,6 +28,7 @@ type Broker struct {
 	traces    traces
 	consumers *consumers
 	routers   *routers
+	agreement agreement
 
 	requesters *requesters
 	replyLinks *replyLinks
@@ -73,6 +74,7 @@ func New(lane Lane, o Options) *Broker {
 		b.loopback[u] = true
 	}
 	b.routers = newRouters()
+	b.agreement.groups = map[mq.GroupID]*comparison{}
 	b.requesters, b.replyLinks = newRequesters(), newReplyLinks(lane)
 	b.meta = newMetadata(lane, o.NowMs, o.Log)
 	b.meta.changed, b.meta.report = b.changed, b.reportApplied

@@ -24,6 +24,7 @@ const (
 	callRecent                   // what an exchange has kept of late
 	callRequester                // any node: whether a consumer of direct replies is there
 	callRemove                   // delete a queue if it is unused, or empty
+	callMilestones               // any node: what its replicas have come to
 )
 
 // Answers to a call.

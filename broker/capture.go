@@ -51,6 +51,9 @@ type captured struct {
 func (s *Shard) Snapshot() (Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.sound(); err != nil {
+		return nil, err
+	}
 	c := &captured{shard: s, state: s.state.AppendTo(nil), bodies: s.bodies.View()}
 	for id := range s.prioritized {
 		c.prioritized = append(c.prioritized, id)

@@ -93,6 +93,9 @@ func (b *Broker) serve(from mq.NodeID, p *parser) {
 	case kind == callRequester:
 		a.ok(appendBool(nil, b.parseRequester(p) != nil))
 		return
+	case kind == callMilestones:
+		b.tellMilestones(a, p)
+		return
 	case g == metaGroup:
 		b.meta.serve(a, kind, p)
 		return

@@ -108,7 +108,7 @@ func (s *Shard) Lead(term uint64) {
 		results: map[mq.NodeID][]byte{}, frames: map[mq.NodeID][]byte{}, purges: map[uint64]asked{}, farewells: map[mq.QueueID][]asked{},
 		removals: map[uint64]*removal{}, heldBatches: map[mq.NodeID][]heldBatch{},
 	}
-	s.lead = l
+	s.lead, s.led = l, term
 	l.proposer.init(s, l)
 	for _, p := range s.lane.Peers() {
 		l.awaiting[p] = true

@@ -42,6 +42,8 @@ type metadata struct {
 	moved   chan struct{} // closed and replaced whenever the View moves on
 	leading uint64        // term; 0 while following
 	visible *visibility   // of the term
+
+	milestones metaMilestones
 }
 
 func newMetadata(lane Lane, nowMs func() int64, log *slog.Logger) *metadata {
@@ -77,6 +79,9 @@ func (m *metadata) apply(batch []Entry) []any {
 	out := make([]any, len(batch))
 	var changes []meta.Change
 	for i, e := range batch {
+		if e.Index > m.milestones.next { // which only this goroutine changes
+			m.reach(e.Index)
+		}
 		results, c, err := m.state.Apply(e.Index, e.Term, e.Data)
 		if err != nil {
 			panic(fmt.Sprintf("metadata entry %d of term %d cannot be applied: %v", e.Index, e.Term, err))
@@ -123,7 +128,7 @@ func (m *metadata) await(ctx context.Context, index uint64) error {
 func (m *metadata) lead(term uint64) {
 	<-m.ready
 	m.mu.Lock()
-	m.leading = term
+	m.leading, m.milestones.led = term, term
 	m.visible = newVisibility(m.lane, m.slog)
 	m.mu.Unlock()
 	f := appendUint(appendUint([]byte{frameLead}, uint64(metaGroup)), term)

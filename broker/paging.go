@@ -32,8 +32,9 @@ func (p pages) Arrived(id uint64) {
 	}
 }
 
-// Damaged notes that this replica has lost a message. What it still has it
-// goes on with, but nothing takes the place of what is lost.
+// Damaged notes that this replica has lost a message, or that its state is not
+// what its log makes of it. What it still has it goes on with, but nothing takes
+// the place of what is lost.
 func (p pages) Damaged(err error) {
 	if p.s.damaged == nil {
 		p.s.slog.Error("this replica is damaged: it should not lead any more", "err", err)

@@ -20,8 +20,17 @@ func (m Metadata) Start(log Log) { m.b.meta.start(log) }
 // Apply takes committed entries; one result each.
 func (m Metadata) Apply(batch []Entry) []any { return m.b.meta.apply(batch) }
 
-// Snapshot captures the metadata.
-func (m Metadata) Snapshot() (Snapshot, error) { return m.b.metadataSnapshot(), nil }
+// Snapshot captures the metadata, unless they are damaged: what is wrong must
+// not outlive the log that could put it right.
+func (m Metadata) Snapshot() (Snapshot, error) {
+	if err := m.Damaged(); err != nil {
+		return nil, err
+	}
+	return m.b.metadataSnapshot(), nil
+}
+
+// Damaged is why this replica is not to be believed, nil if it is.
+func (m Metadata) Damaged() error { return m.b.meta.damaged() }
 
 // Lead makes this node propose changes.
 func (m Metadata) Lead(term uint64) { m.b.meta.lead(term) }
@@ -41,6 +50,7 @@ func (m Metadata) Restore(r io.Reader) error {
 	}
 	before := m.b.View()
 	m.b.meta.state = state
+	m.b.meta.forgetMilestones()
 	m.b.meta.publish(differences(before, state.View()))
 	return nil
 }

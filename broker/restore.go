@@ -49,6 +49,7 @@ func (s *Shard) Restore(r io.Reader) error {
 	}
 	s.bodies.Close()
 	s.state, s.bodies, s.prioritized, s.marked, s.damaged = state, bodies, prioritized, 0, nil
+	s.milestones = milestones{}
 	return nil
 }
 

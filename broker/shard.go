@@ -53,7 +53,10 @@ type Shard struct {
 	// neither.
 	prioritized map[mq.QueueID]bool
 	marked      mq.QueueID // the one that was added last: messages come in runs
-	damaged     error      // a message on this node's disk cannot be read
+	damaged     error      // a message on this node's disk cannot be read, or the state is wrong
+
+	milestones milestones
+	led        uint64 // the latest term that this node led in
 }
 
 // ShardStats counts what a shard did as a leader.
@@ -93,6 +96,9 @@ func (s *Shard) Apply(batch []Entry) {
 	for i := range batch {
 		e := &batch[i]
 		s.fx.Reset()
+		if e.Index > s.milestones.next {
+			s.reach(e.Index)
+		}
 		if err := s.state.Apply(e.Term, e.Data, &s.fx); err != nil {
 			// No version of ours wrote this, and skipping it would make this
 			// replica differ from the others.

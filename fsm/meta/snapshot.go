@@ -49,6 +49,10 @@ func (v *View) AppendTo(dst []byte) []byte {
 	return appendRecords(dst, v.tracing)
 }
 
+// DigestVersion names what Hash takes of a view. Nodes of different versions
+// must not be compared.
+const DigestVersion = snapshotVersion
+
 // Hash is a checksum of the whole view, to compare nodes with.
 func (v *View) Hash() uint64 {
 	return crc64.Checksum(v.AppendTo(nil), crc64.MakeTable(crc64.ECMA))
