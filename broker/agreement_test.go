@@ -415,7 +415,16 @@ func TestAHealthyClusterHasNoMismatchWhateverItGoesThrough(t *testing.T) {
 	stop := h.busy(t)
 	rng := rand.New(rand.NewPCG(3, 3))
 	saved := map[*houseNode]*twin{}
-	for run := 1; h.length(1) <= 4000; run++ {
+	taken := func() uint64 { // of what clients published
+		shard := h.nodes[0].Shard(1)
+		shard.mu.Lock()
+		defer shard.mu.Unlock()
+		if q := shard.state.Queue(h.nodes[0].View().Queue("/", "q").ID); q != nil {
+			return uint64(q.Last()) - q.Count()
+		}
+		return 0
+	}
+	for run := 1; h.length(1) <= 4000 || taken() < 200; run++ {
 		h.write(t, 1, h.length(1)+rng.IntN(60), 77)
 		n := h.nodes[rng.IntN(len(h.nodes))]
 		if saved[n] == nil {

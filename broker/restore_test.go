@@ -19,8 +19,8 @@ import (
 	"warren/storage/vfs"
 )
 
-// replica is a shard without a leader, on files of its own.
-type replica struct {
+// bareShard is a shard without a leader, on files of its own.
+type bareShard struct {
 	*Shard
 	fs        vfs.FS
 	pager     *segment.Pager
@@ -29,10 +29,10 @@ type replica struct {
 	batches   uint64
 }
 
-func newReplica(t testing.TB, fs vfs.FS, dir string) *replica {
+func newBareShard(t testing.TB, fs vfs.FS, dir string) *bareShard {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	r := &replica{fs: fs, dir: dir, pager: segment.NewPager(fs, tinyMemory, math.MaxInt64, BodySense(), log)}
+	r := &bareShard{fs: fs, dir: dir, pager: segment.NewPager(fs, tinyMemory, math.MaxInt64, BodySense(), log)}
 	t.Cleanup(r.pager.Close)
 	if err := fs.MkdirAll(dir); err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func stored(body string) []byte {
 }
 
 // enqueue applies one entry that puts messages first to last into a queue.
-func (r *replica) enqueue(q mq.QueueID, first, last int) {
+func (r *bareShard) enqueue(q mq.QueueID, first, last int) {
 	var ops []byte
 	for i := first; i <= last; i++ {
 		priority := uint8(0)
@@ -68,16 +68,16 @@ func (r *replica) enqueue(q mq.QueueID, first, last int) {
 	r.apply(queue.AppendBatch(queue.AppendEntry(nil, 1, 0), queue.Origin{Node: 1, Session: 1, Seq: r.batches}, ops))
 }
 
-func (r *replica) drop(q mq.QueueID, first, last mq.Seq) {
+func (r *bareShard) drop(q mq.QueueID, first, last mq.Seq) {
 	r.apply(queue.AppendDrop(queue.AppendEntry(nil, 1, 0), q, first, last))
 }
 
-func (r *replica) apply(entry []byte) {
+func (r *bareShard) apply(entry []byte) {
 	r.Apply([]Entry{{Index: r.applied + 1, Term: 1, Data: entry}})
 }
 
 // save takes a snapshot, and returns its id.
-func (r *replica) save(t testing.TB) string {
+func (r *bareShard) save(t testing.TB) string {
 	t.Helper()
 	snap, err := r.Snapshot()
 	if err != nil {
@@ -98,7 +98,7 @@ func (r *replica) save(t testing.TB) string {
 }
 
 // load restores a snapshot of its own.
-func (r *replica) load(t testing.TB, id string) error {
+func (r *bareShard) load(t testing.TB, id string) error {
 	t.Helper()
 	in, err := r.snapshots.LocalOpen(id)
 	if err != nil {
@@ -110,7 +110,7 @@ func (r *replica) load(t testing.TB, id string) error {
 }
 
 // content is every message of the replica, from disk if it must.
-func (r *replica) content(t testing.TB) string {
+func (r *bareShard) content(t testing.TB) string {
 	t.Helper()
 	var b strings.Builder
 	for _, id := range r.state.Queues() {
@@ -132,8 +132,8 @@ func (r *replica) content(t testing.TB) string {
 }
 
 // filled is a replica with three queues, of which some is on disk.
-func filled(t testing.TB) *replica {
-	r := newReplica(t, vfs.NewMem(), "/data/1")
+func filled(t testing.TB) *bareShard {
+	r := newBareShard(t, vfs.NewMem(), "/data/1")
 	for q := mq.QueueID(1); q <= 3; q++ {
 		r.enqueue(q, 1, 2500)
 	}
@@ -149,7 +149,7 @@ func TestALinkedSnapshotBringsEverythingBack(t *testing.T) {
 	id := r.save(t)
 	r.drop(1, 1, 2500)
 	r.drop(2, 1, 2500)
-	again := newReplica(t, r.fs, r.dir) // which empties the folder of segments
+	again := newBareShard(t, r.fs, r.dir) // which empties the folder of segments
 	if err := again.load(t, id); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestALinkedSnapshotBringsEverythingBack(t *testing.T) {
 
 func TestALinkedSnapshotReadsAndCopiesNoBody(t *testing.T) {
 	fs := vfs.NewMem()
-	r := newReplica(t, fs, "/data/1")
+	r := newBareShard(t, fs, "/data/1")
 	for i := range 20 {
 		r.enqueue(1, i*1000+1, i*1000+1000)
 	}
@@ -190,7 +190,7 @@ func TestALinkedSnapshotReadsAndCopiesNoBody(t *testing.T) {
 	fs.Inject(count)
 	r.mu.Unlock()
 	id := r.save(t)
-	again := newReplica(t, fs, r.dir)
+	again := newBareShard(t, fs, r.dir)
 	if err := again.load(t, id); err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestASnapshotThatIsSentBringsItsSegments(t *testing.T) {
 	}
 	defer in.Close()
 	// As Raft does it: through a snapshot of the other's own.
-	other := newReplica(t, vfs.NewMem(), "/data/2")
+	other := newBareShard(t, vfs.NewMem(), "/data/2")
 	other.enqueue(7, 1, 10)
 	k, err := other.snapshots.Create(1, r.applied, 1, new(snapshot.Reader).Meta().Configuration, 0, nil)
 	if err == nil {
@@ -232,7 +232,7 @@ func TestASnapshotThatIsSentBringsItsSegments(t *testing.T) {
 		t.Error("the messages differ")
 	}
 	id := other.save(t) // one of its own: linked
-	last := newReplica(t, other.fs, other.dir)
+	last := newBareShard(t, other.fs, other.dir)
 	if err := last.load(t, id); err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestASnapshotWithBodiesInsideCanStillBeRead(t *testing.T) {
 	if _, err := snap.WriteTo(&b); err != nil || b.Bytes()[0] != captureVersion {
 		t.Fatalf("version %d, %v", b.Bytes()[0], err)
 	}
-	other := newReplica(t, vfs.NewMem(), "/data/2")
+	other := newBareShard(t, vfs.NewMem(), "/data/2")
 	if err := other.Restore(&b); err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestABodyFlippedInALinkedSegmentMarksTheReplicaDamaged(t *testing.T) {
 	if _, err := f.WriteAt(b[:], files[0].Bytes/2); err != nil {
 		t.Fatal(err)
 	}
-	again := newReplica(t, r.fs, r.dir)
+	again := newBareShard(t, r.fs, r.dir)
 	if err := again.load(t, id); err != nil {
 		t.Fatal(err)
 	}
@@ -308,17 +308,17 @@ func TestABodyFlippedInALinkedSegmentMarksTheReplicaDamaged(t *testing.T) {
 }
 
 func TestABodyThatASnapshotLacksIsNoticed(t *testing.T) {
-	for _, spoil := range []func(*replica){
-		func(r *replica) { r.bodies.Drop(1, 2000, 2000) },
-		func(r *replica) { r.bodies.Put(1, 9000, 0, 0, -1, stored("x")) },
-		func(r *replica) { r.bodies.Put(9, 1, 0, 0, -1, stored("x")) },
+	for _, spoil := range []func(*bareShard){
+		func(r *bareShard) { r.bodies.Drop(1, 2000, 2000) },
+		func(r *bareShard) { r.bodies.Put(1, 9000, 0, 0, -1, stored("x")) },
+		func(r *bareShard) { r.bodies.Put(9, 1, 0, 0, -1, stored("x")) },
 	} {
 		r := filled(t)
 		r.mu.Lock()
 		spoil(r)
 		r.mu.Unlock()
 		id := r.save(t)
-		other := newReplica(t, r.fs, r.dir)
+		other := newBareShard(t, r.fs, r.dir)
 		if err := other.load(t, id); err == nil {
 			t.Error("state and bodies differ, and nobody noticed")
 		}
@@ -326,7 +326,7 @@ func TestABodyThatASnapshotLacksIsNoticed(t *testing.T) {
 }
 
 func TestACutSnapshotIsRefusedAtAnyPlace(t *testing.T) {
-	r := newReplica(t, vfs.NewMem(), "/data/1")
+	r := newBareShard(t, vfs.NewMem(), "/data/1")
 	r.enqueue(1, 1, 30)
 	_, in, err := r.snapshots.Open(r.save(t))
 	if err != nil {
@@ -337,7 +337,7 @@ func TestACutSnapshotIsRefusedAtAnyPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := newReplica(t, vfs.NewMem(), "/data/2")
+	other := newBareShard(t, vfs.NewMem(), "/data/2")
 	for n := range whole {
 		if n > 300 && n%97 != 0 && n != len(whole)-1 {
 			continue
@@ -364,7 +364,7 @@ func BenchmarkCapture(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			r := &replica{Shard: NewShard(1, nil, nil, func() int64 { return 0 }, folder, log)}
+			r := &bareShard{Shard: NewShard(1, nil, nil, func() int64 { return 0 }, folder, log)}
 			defer r.close()
 			for i := range count / run {
 				var ops []byte

@@ -72,6 +72,7 @@ var nodeMetrics = []metric{
 	{"warren_snapshot_served_bytes_total", counter, "bytes", "Files of snapshots that this node gave to others", nil, func(s *Stats) float64 { return float64(s.SnapshotServedBytes) }},
 	{"warren_snapshots_refused_total", counter, "", "Snapshots of others that made no sense, or that the disk had no room for", nil, func(s *Stats) float64 { return float64(s.SnapshotsRefused) }},
 	{"warren_raft_rebuilds_total", counter, "", "Rebuilds of damaged replicas that were begun", nil, func(s *Stats) float64 { return float64(s.Rebuilds) }},
+	{"warren_state_hash_mismatches_total", counter, "", "Times a replica on this node and one of another node had applied the same entries and differed", nil, func(s *Stats) float64 { return float64(s.StateMismatches) }},
 	{"erlang_uptime_seconds", gauge, "seconds", "Time since the node started, under the name that RabbitMQ's dashboards read", nil, func(s *Stats) float64 { return time.Since(s.Started).Seconds() }},
 }
 
@@ -87,6 +88,7 @@ var groupMetrics = []groupMetric{
 	{"rabbitmq_raft_last_applied", "Highest log index applied on this node", func(g *GroupStats) float64 { return float64(g.AppliedIndex) }},
 	{"rabbitmq_raft_last_written_index", "Highest log index written on this node", func(g *GroupStats) float64 { return float64(g.LastIndex) }},
 	{"rabbitmq_raft_snapshot_index", "Log index of the latest snapshot", func(g *GroupStats) float64 { return float64(g.SnapshotIndex) }},
+	{"warren_state_compared_index", "Newest log index at which the state of the replica here was compared with another node's", func(g *GroupStats) float64 { return float64(g.ComparedIndex) }},
 	{"warren_raft_leader", "1 if this node leads the group", func(g *GroupStats) float64 { return one(g.Leader) }},
 	{"warren_raft_damaged", "1 if this node's replica has lost something, and cannot be relied on", func(g *GroupStats) float64 { return one(g.Damaged) }},
 	{"warren_raft_rebuilding", "1 if this node's replica is being rebuilt from its peers", func(g *GroupStats) float64 { return one(g.Rebuilding) }},

@@ -143,7 +143,8 @@ func TestMetricsHaveRabbitMQsNamesAndTheNodesFigures(t *testing.T) {
 		Node: "node1", Cluster: "warren", ClusterID: "c1", Started: time.Now(),
 		Connections: 3, Received: 10, DeliveredAutoAck: 1, DeliveredManualAck: 2, GotAutoAck: 3, GotManualAck: 4,
 		QueueMessagesReady: 5, QueueMessagesUnacked: 6,
-		Groups: []GroupStats{{Group: 0, Term: 2, Leader: true}, {Group: 1, Term: 9, CommitIndex: 77}},
+		Groups:          []GroupStats{{Group: 0, Term: 2, Leader: true}, {Group: 1, Term: 9, CommitIndex: 77, ComparedIndex: 3000}},
+		StateMismatches: 2,
 	}}
 	code, body := get(t, n, "/metrics", elsewhere)
 	if code != 200 {
@@ -159,6 +160,8 @@ func TestMetricsHaveRabbitMQsNamesAndTheNodesFigures(t *testing.T) {
 		`rabbitmq_raft_term{group="1"} 9`,
 		`rabbitmq_raft_commit_index{group="1"} 77`,
 		`warren_raft_leader{group="0"} 1`,
+		`warren_state_compared_index{group="1"} 3000`,
+		"\nwarren_state_hash_mismatches_total 2\n",
 		"\nprocess_open_fds ",
 		"\nrabbitmq_process_resident_memory_bytes ",
 		"\nrabbitmq_process_max_fds ",

@@ -100,6 +100,9 @@ type Stats struct {
 	// SnapshotsRefused came from others and made no sense, or had no room.
 	SnapshotsRefused uint64
 	Rebuilds         uint64 // of damaged replicas, begun since the start
+	// StateMismatches is how often a replica here and one of another node had
+	// applied the same entries and differed.
+	StateMismatches uint64
 
 	Groups []GroupStats // the Raft groups that have a replica here
 }
@@ -113,8 +116,9 @@ type GroupStats struct {
 	AppliedIndex  uint64
 	LastIndex     uint64
 	SnapshotIndex uint64
-	Damaged       bool // it has lost something, and does not lead
-	Rebuilding    bool // its peers bring it up
+	Damaged       bool   // it has lost something, and does not lead
+	Rebuilding    bool   // its peers bring it up
+	ComparedIndex uint64 // up to which the replica here was compared with others
 }
 
 // Status is the cluster as one node sees it.

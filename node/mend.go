@@ -108,10 +108,17 @@ func (g *groups) damage(id mq.GroupID) error {
 	if group == nil {
 		return nil
 	}
-	if s := g.broker.Shard(id); s != nil && group.Damaged() == nil {
-		if err := s.Damaged(); err != nil {
-			group.MarkDamaged(err)
-		}
+	if group.Damaged() != nil {
+		return group.Damaged()
+	}
+	var err error
+	if s := g.broker.Shard(id); s != nil {
+		err = s.Damaged()
+	} else if id == metaGroup {
+		err = g.broker.Metadata().Damaged()
+	}
+	if err != nil {
+		group.MarkDamaged(err)
 	}
 	return group.Damaged()
 }

@@ -193,6 +193,7 @@ func (n *Node) serve(ctx context.Context, l *listeners) error {
 	looks.Go(func() { n.tend(looking) })
 	looks.Go(func() { n.keepSession(looking) })
 	looks.Go(func() { n.watchAlarms(looking) })
+	looks.Go(func() { n.compare(looking) })
 	err := n.broker.OpenSession(ctx, n.cfg.Name, n.cluster.Advertised())
 
 	var serving sync.WaitGroup
@@ -318,6 +319,21 @@ func (n *Node) tend(ctx context.Context) {
 			n.groups.abdicate(ctx)
 			n.groups.mend(ctx)
 			n.groups.balance(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// compare compares this node's replicas with those of others until ctx ends.
+// It is not part of tend, which must not wait for a node that hangs.
+func (n *Node) compare(ctx context.Context) {
+	every := time.NewTicker(tendEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-every.C:
+			n.broker.Compare(ctx)
 		case <-ctx.Done():
 			return
 		}

@@ -89,6 +89,7 @@ func (n *Node) Stats() management.Stats {
 	pull := n.cluster.PullStats()
 	s.SnapshotPulledBytes, s.SnapshotSkippedBytes = pull.PulledBytes, pull.SkippedBytes
 	s.SnapshotServedBytes, s.SnapshotsRefused = pull.ServedBytes, pull.Refused
+	s.StateMismatches = n.broker.Mismatches()
 	for _, g := range n.groups.all() {
 		st := g.Stats()
 		_, leads := g.Leading()
@@ -96,6 +97,7 @@ func (n *Node) Stats() management.Stats {
 			Group: st.Group, Leader: leads, Term: st.Term, CommitIndex: st.CommitIndex,
 			AppliedIndex: st.AppliedIndex, LastIndex: st.LastIndex, SnapshotIndex: st.SnapshotIndex,
 			Damaged: n.groups.damage(mq.GroupID(st.Group)) != nil, Rebuilding: g.Rebuilding(),
+			ComparedIndex: n.broker.Compared(mq.GroupID(st.Group)),
 		})
 	}
 	for id := range n.groups.refused() {
