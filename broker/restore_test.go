@@ -297,12 +297,7 @@ func TestABodyFlippedInALinkedSegmentMarksTheReplicaDamaged(t *testing.T) {
 	if err := again.Damaged(); !errors.Is(err, segment.ErrDamaged) {
 		t.Errorf("damaged: %v", err)
 	}
-	snap, err := again.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer snap.Release()
-	if _, err := snap.WriteTo(io.Discard); !errors.Is(err, segment.ErrDamaged) {
+	if _, err := again.Snapshot(); !errors.Is(err, segment.ErrDamaged) {
 		t.Errorf("a damaged replica takes a snapshot: %v", err)
 	}
 }

@@ -48,6 +48,11 @@ func TestANodeRestartsFromASnapshotWithoutReadingBodies(t *testing.T) {
 	}
 	ch = n.channel()
 	wantNumbers(t, ch, "q", 0, 1199)
+	queue := n.broker.View().Queue("/", "q").ID
+	await(t, "what was got to be settled", func() bool {
+		st := n.broker.Shard(1).Stat(queue)
+		return st.Ready+st.Unacked == count-1200+20
+	})
 	n.snapshot(1) // from what was linked back, and what has gone since
 	n.stop()
 	n = start(t, cfg).awaitReady()
