@@ -196,7 +196,10 @@ func (p *Pager) readChunk(w *want) {
 
 // install puts a chunk back in memory.
 func (s *Store) install(qu *queue, c *chunk, l loaded) {
-	h := &hot{recs: l.recs, blocks: l.blocks, current: -1, loadedMs: time.Now().UnixMilli(), loaded: true}
+	h := &hot{recs: l.recs, blocks: l.blocks, current: -1, loaded: true}
+	if c.loading == askedFor { // what was read ahead goes at once when somebody waits for its room
+		h.loadedMs = time.Now().UnixMilli()
+	}
 	c.loading = notAsked
 	s.heat(qu, c, h)
 	s.account(h, l.bytes)

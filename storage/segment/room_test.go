@@ -75,6 +75,25 @@ func TestOneChunkComesThoughMemoryIsFullOfWhatIsNotWritten(t *testing.T) {
 	}
 }
 
+// Who waits does not wait for what nobody has asked for to be a second old.
+func TestWhatWasReadAheadMakesRoomAtOnce(t *testing.T) {
+	d := newDesk(t, vfs.NewMem(), 1100<<10)
+	d.fill(1, 3000, 1000)
+	d.pageAllOut()
+	d.Here(1, 1)
+	ahead := d.pager.wants[0].queue.chunks[1]
+	d.pager.forgetWants()
+	ahead.loading = notAsked
+	d.want(d.queue(1), ahead, readAhead)
+	if !d.pager.readNext() || ahead.hot == nil {
+		t.Fatal("it was not read ahead")
+	}
+	d.want(d.queue(1), d.queue(1).chunks[2], askedFor)
+	if !d.pager.makeRoom() {
+		t.Error("it keeps its room")
+	}
+}
+
 func TestWhenTheFirstExpiresIsKnownOfWhatIsOnDisk(t *testing.T) {
 	d := newDesk(t, vfs.NewMem(), 1<<20)
 	d.fillMany(3)
