@@ -210,7 +210,7 @@ func (k *seenKey) weigh() uint64 {
 // digest takes the keys, and of their order which is the first: that one is
 // forgotten next, so another order shows before it matters.
 func (w *window) digest() uint64 {
-	h := mix(mix(mix(seedWindow, w.id), uint64(len(w.byKey))), w.sum)
+	h := mix(mix(mix(mix(seedWindow, w.id), w.term), uint64(len(w.byKey))), w.sum)
 	if len(w.seen) > 0 {
 		h = mix(h, w.seen[0].weigh())
 	}

@@ -30,6 +30,7 @@ type modelQueue struct {
 	notes           map[mq.Seq]Note
 	due             map[mq.Seq]int64
 	windows         map[uint64][]seenKey
+	terms           map[uint64]uint64 // of the windows' sources
 }
 
 func newModel() *model {
@@ -38,7 +39,7 @@ func newModel() *model {
 
 func (m *model) make(id mq.QueueID) *modelQueue {
 	if m.queues[id] == nil {
-		m.queues[id] = &modelQueue{live: map[mq.Seq]bool{}, notes: map[mq.Seq]Note{}, due: map[mq.Seq]int64{}, windows: map[uint64][]seenKey{}}
+		m.queues[id] = &modelQueue{live: map[mq.Seq]bool{}, notes: map[mq.Seq]Note{}, due: map[mq.Seq]int64{}, windows: map[uint64][]seenKey{}, terms: map[uint64]uint64{}}
 	}
 	return m.queues[id]
 }
@@ -182,7 +183,7 @@ func (m *model) apply(p part, h *happened) {
 }
 
 // enqueue puts a message into its queues, but for those that refuse it, and
-// says whether one does.
+// says whether one does, or it comes too late for one.
 func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) {
 	refused = len(refusals) > 0
 	for place, id := range p.queues {
@@ -191,8 +192,11 @@ func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) 
 			continue
 		}
 		q := m.make(id)
-		if p.once != nil && !q.admits(p.once, at >= 0) {
-			continue
+		if p.once != nil {
+			enters, late := q.admits(p.once, at >= 0)
+			if refused = refused || late; !enters {
+				continue
+			}
 		}
 		q.last++
 		q.live[q.last] = true
@@ -205,7 +209,7 @@ func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) 
 }
 
 // admits is the definition of what a queue remembers.
-func (q *modelQueue) admits(o *modelOnce, bury bool) bool {
+func (q *modelQueue) admits(o *modelOnce, bury bool) (enters, late bool) {
 	if bury { // what leaves at once is not for the queue's own window
 		o = &modelOnce{nowMs: o.nowMs, windows: slices.DeleteFunc(slices.Clone(o.windows), func(w Window) bool { return w.ID == OwnWindow })}
 	}
@@ -213,8 +217,13 @@ func (q *modelQueue) admits(o *modelOnce, bury bool) bool {
 	for _, w := range o.windows {
 		if i := slices.IndexFunc(q.windows[w.ID], same(w)); i >= 0 {
 			if at := q.windows[w.ID][i].expiresMs; at == 0 || at > o.nowMs {
-				return false
+				return false, false
 			}
+		}
+	}
+	for _, w := range o.windows {
+		if w.Term != 0 && w.Term < q.terms[w.ID] {
+			return false, true
 		}
 	}
 	for _, w := range o.windows {
@@ -223,12 +232,12 @@ func (q *modelQueue) admits(o *modelOnce, bury bool) bool {
 			s.expiresMs, s.seq = 0, q.last+1
 		}
 		all := append(slices.DeleteFunc(q.windows[w.ID], same(w)), s)
-		for w.ID != OwnWindow && len(all) > 1 && (len(all) > int(w.Keys) || all[0].expiresMs != 0 && all[0].expiresMs <= o.nowMs) {
+		for (w.ID != OwnWindow || w.Keys > 0) && len(all) > 1 && (len(all) > int(w.Keys) || all[0].expiresMs != 0 && all[0].expiresMs <= o.nowMs) {
 			all = all[1:]
 		}
-		q.windows[w.ID] = all
+		q.windows[w.ID], q.terms[w.ID] = all, max(q.terms[w.ID], w.Term)
 	}
-	return true
+	return true, false
 }
 
 func (m *model) settle(id mq.QueueID, first, last mq.Seq, except []mq.Seq, h *happened) (n uint64) {
@@ -464,7 +473,8 @@ func drawOnce(t *rapid.T) *modelOnce {
 	o := &modelOnce{nowMs: int64(rapid.IntRange(0, 9).Draw(t, "now"))}
 	for _, id := range rapid.SliceOfNDistinct(rapid.SampledFrom([]uint64{OwnWindow, 1, 2}), 1, 2, rapid.ID[uint64]).Draw(t, "windows") {
 		o.windows = append(o.windows, Window{
-			ID: id, Keys: uint32(rapid.IntRange(0, 4).Draw(t, "keys")), ExpiresMs: int64(rapid.IntRange(0, 12).Draw(t, "expires")),
+			Term: uint64(max(0, rapid.IntRange(-3, 3).Draw(t, "term"))),
+			ID:   id, Keys: uint32(rapid.IntRange(0, 4).Draw(t, "keys")), ExpiresMs: int64(rapid.IntRange(0, 12).Draw(t, "expires")),
 			Key: Key{byte(rapid.IntRange(0, 9).Draw(t, "key"))},
 		})
 	}

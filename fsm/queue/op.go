@@ -14,18 +14,24 @@ type OpKind uint8
 const (
 	Enqueue     OpKind = 0x11 // a message enters one or more queues
 	EnqueueOnce OpKind = 0x13 // the same, unless it has been there (AppendEnqueueOnce)
-	Settle      OpKind = 0x20 // a range of one queue is done with
+	// EnqueueFenced is the same, and not after a later term of its source has
+	// spoken. Nodes of a level that cannot read it must have gone before it is sent.
+	EnqueueFenced OpKind = 0x14
+	Settle        OpKind = 0x20 // a range of one queue is done with
 )
 
 // message reports whether an operation brings a message.
-func (k OpKind) message() bool { return k == Enqueue || k == EnqueueOnce }
+func (k OpKind) message() bool { return k == Enqueue || k.once() }
+
+// once reports whether it brings one that may have been there.
+func (k OpKind) once() bool { return k == EnqueueOnce || k == EnqueueFenced }
 
 // Persistent is the bit of an enqueue's flags that says delivery mode 2.
 const Persistent uint8 = 1
 
 // Op is one operation of a batch, decoded in place.
 type Op struct {
-	Kind OpKind // Enqueue also for an EnqueueOnce
+	Kind OpKind // Enqueue for all that bring a message
 	// Queues are those that an Enqueue goes to; valid until the callback returns.
 	Queues          []mq.QueueID
 	Flags, Priority uint8
@@ -88,7 +94,7 @@ func CheckOps(ops []byte, each func(op Op)) error {
 		}
 		op := Op{Kind: OpKind(opcode)}
 		switch op.Kind {
-		case Enqueue, EnqueueOnce:
+		case Enqueue, EnqueueOnce, EnqueueFenced:
 			e, _, err := parseAnyEnqueue(op.Kind, payload)
 			if err != nil {
 				return err
@@ -128,7 +134,7 @@ func checkOps(ops []byte) error {
 			return err
 		}
 		switch OpKind(opcode) {
-		case Enqueue, EnqueueOnce:
+		case Enqueue, EnqueueOnce, EnqueueFenced:
 			_, _, err = parseAnyEnqueue(OpKind(opcode), payload)
 		case Settle:
 			_, _, _, err = parseRange(payload)
@@ -150,11 +156,11 @@ type enqueue struct {
 	expiryMs        int64
 }
 
-// parseAnyEnqueue reads an Enqueue or an EnqueueOnce; o is nil for the former.
+// parseAnyEnqueue reads what brings a message; o is nil for an Enqueue.
 func parseAnyEnqueue(kind OpKind, b []byte) (e enqueue, o *once, err error) {
-	if kind == EnqueueOnce {
+	if kind.once() {
 		var once once
-		if once, b, err = parseOnce(b); err != nil {
+		if once, b, err = parseOnce(b, kind == EnqueueFenced); err != nil {
 			return e, nil, err
 		}
 		o = &once

@@ -74,8 +74,8 @@ func withoutRefused(ops []byte, refusals []Refusal) []byte {
 			out = append(out, whole...)
 			continue
 		}
-		if OpKind(opcode) == EnqueueOnce {
-			_, payload, _ = parseOnce(payload)
+		if kind := OpKind(opcode); kind.once() {
+			_, payload, _ = parseOnce(payload, kind == EnqueueFenced)
 		}
 		queues, _ := uvarint(payload)
 		taken := queues
@@ -154,31 +154,32 @@ func (r *refusals) next() bool {
 
 // applyRefusing is applyOps of a batch that is refused in part. It returns
 // which messages are: those that r names, whether or not the queue is still
-// among theirs.
+// among theirs, and those that come too late.
 func (s *State) applyRefusing(ops []byte, r refusals, fx *Effects) (runs []Run) {
 	more := r.next()
 	for message := uint32(0); len(ops) > 0; {
 		opcode, payload, rest, _ := nextPart(ops)
 		ops = rest
 		if !OpKind(opcode).message() {
-			s.applyOp(opcode, payload, fx)
+			s.applySettle(payload, fx)
 			continue
 		}
 		e, once, _ := parseAnyEnqueue(OpKind(opcode), payload)
-		if more && r.at.Message == message {
-			runs = appendRun(runs, message)
-		}
+		isRefused := more && r.at.Message == message
 		for ids, place := e.queues, uint32(0); len(ids) > 0; place++ {
 			var id uint64
 			id, ids = uvarint(ids)
 			switch {
 			case !more || r.at.Message != message || r.at.Queue != place:
-				s.enqueue(mq.QueueID(id), &e, once, false, fx)
+				isRefused = s.enqueue(mq.QueueID(id), &e, once, false, fx) || isRefused
 				continue
 			case r.at.Bury:
 				s.enqueue(mq.QueueID(id), &e, once, true, fx)
 			}
 			more = r.next()
+		}
+		if isRefused {
+			runs = appendRun(runs, message)
 		}
 		for more && r.at.Message == message {
 			more = r.next()

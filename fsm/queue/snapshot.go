@@ -30,6 +30,9 @@ const (
 	// Version 4 has in addition due times in notes (noteDue). As with the others,
 	// a state without any is written as before, and older ones are read as before.
 	snapshotVersionDue = 4
+	// Version 5 has in addition the term of each window. That is safe for the same
+	// reason: only an EnqueueFenced brings a term into the state.
+	snapshotVersionTerms = 5
 )
 
 const (
@@ -67,7 +70,7 @@ func (s *State) appendAs(dst []byte, version byte) []byte {
 			dst = q.appendNotes(dst)
 		}
 		if version >= snapshotVersionWindows {
-			dst = q.appendWindows(dst)
+			dst = q.appendWindows(dst, version)
 		}
 	}
 	return dst
@@ -78,10 +81,12 @@ func (s *State) version() byte {
 	version := byte(snapshotVersion)
 	for _, q := range s.order {
 		switch {
+		case q.hasTerms():
+			return snapshotVersionTerms
 		case q.hasDue():
-			return snapshotVersionDue
+			version = snapshotVersionDue
 		case q.windows != nil:
-			version = snapshotVersionWindows
+			version = max(version, snapshotVersionWindows)
 		}
 	}
 	if version > snapshotVersion {
@@ -164,8 +169,8 @@ func restore(b []byte) (*State, error) {
 		return nil, errSnapshot
 	}
 	version := b[0]
-	if version < snapshotVersion || version > snapshotVersionDue {
-		return nil, fmt.Errorf("snapshot has version %d, known are %d to %d", version, snapshotVersion, snapshotVersionDue)
+	if version < snapshotVersion || version > snapshotVersionTerms {
+		return nil, fmt.Errorf("snapshot has version %d, known are %d to %d", version, snapshotVersion, snapshotVersionTerms)
 	}
 	s := New()
 	n, b := uvarint(b[1:])
@@ -193,7 +198,7 @@ func restore(b []byte) (*State, error) {
 			b, err = q.restoreNotes(b, version)
 		}
 		if err == nil && version >= snapshotVersionWindows {
-			b, err = q.restoreWindows(b)
+			b, err = q.restoreWindows(b, version)
 		}
 		if err != nil {
 			return nil, err

@@ -50,7 +50,10 @@ func (s *State) Apply(term uint64, entry []byte, fx *Effects) error {
 		case partBatch:
 			o, ops, _ := parseBatch(payload)
 			if n := s.applyBatch(o, fx); n != nil {
-				s.applyOps(ops, fx)
+				at := len(fx.Results) - 1
+				runs := s.applyOps(ops, fx)
+				n.remember(o.Seq, runs)
+				fx.Results[at].Refused = runs
 			}
 		case partRefusing:
 			o, r, ops, _ := parseRefusing(payload)
@@ -109,39 +112,53 @@ func (s *State) applyBatch(o Origin, fx *Effects) *node {
 	return nil
 }
 
-func (s *State) applyOps(ops []byte, fx *Effects) {
+// applyOps applies the operations of a batch, and returns which of its messages
+// came too late. They are answered as refused, not as taken: whoever sent them
+// must not settle what they are copies of.
+func (s *State) applyOps(ops []byte, fx *Effects) (late []Run) {
+	message := uint32(0)
 	for len(ops) > 0 {
 		opcode, payload, rest, _ := nextPart(ops)
 		ops = rest
-		s.applyOp(opcode, payload, fx)
-	}
-}
-
-func (s *State) applyOp(opcode byte, payload []byte, fx *Effects) {
-	switch OpKind(opcode) {
-	case Enqueue, EnqueueOnce:
-		e, once, _ := parseAnyEnqueue(OpKind(opcode), payload)
+		kind := OpKind(opcode)
+		if !kind.message() {
+			s.applySettle(payload, fx)
+			continue
+		}
+		e, once, _ := parseAnyEnqueue(kind, payload)
+		isLate := false
 		for ids := e.queues; len(ids) > 0; {
 			var id uint64
 			id, ids = uvarint(ids)
-			s.enqueue(mq.QueueID(id), &e, once, false, fx)
+			isLate = s.enqueue(mq.QueueID(id), &e, once, false, fx) || isLate
 		}
-	case Settle:
-		id, first, last, _ := parseRange(payload)
-		s.settle(id, first, last, fx)
+		if isLate {
+			late = appendRun(late, message)
+		}
+		message++
 	}
+	return late
 }
 
-func (s *State) enqueue(id mq.QueueID, e *enqueue, o *once, bury bool, fx *Effects) {
+func (s *State) applySettle(payload []byte, fx *Effects) {
+	id, first, last, _ := parseRange(payload)
+	s.settle(id, first, last, fx)
+}
+
+func (s *State) enqueue(id mq.QueueID, e *enqueue, o *once, bury bool, fx *Effects) (late bool) {
 	q := s.make(id)
-	if o != nil && !q.admits(o, q.lastSeq+1, bury) {
-		return
+	if o != nil {
+		var enters bool
+		if enters, late = q.admits(o, q.lastSeq+1, bury); !enters {
+			return late
+		}
 	}
 	seq := q.push(&s.spare)
 	if bury {
 		q.bury(seq)
 	}
 	fx.Enqueued = append(fx.Enqueued, Enqueued{id, seq, e.flags, e.priority, bury, e.expiryMs, e.content})
+	return false
 }
 
 func (s *State) settle(id mq.QueueID, first, last mq.Seq, fx *Effects) {

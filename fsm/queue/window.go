@@ -28,14 +28,19 @@ const (
 // source group of dead letters, an exchange that filters duplicates.
 type Window struct {
 	// ID of the source. OwnWindow is the queue itself: it remembers the keys of
-	// what is in it, however many there are, and nothing else.
+	// what is in it, and nothing else.
 	ID uint64
-	// Keys is how many keys are remembered; the oldest goes for a new one.
+	// Keys is how many keys are remembered; the oldest goes for a new one. For
+	// OwnWindow, 0 is any number.
 	Keys uint32
 	// ExpiresMs is when the key of this message is forgotten, by the clocks of
 	// home nodes; 0 means never.
 	ExpiresMs int64
 	Key       Key // of the message
+	// Term is when the source's leader sent this message, 0 if it has none. Once
+	// the window has seen a later one it takes nothing of an earlier one any more:
+	// what a deposed leader sent may come so late that its key is forgotten.
+	Term uint64
 }
 
 // OwnWindow is the ID of a queue's memory of what is in it.
@@ -51,6 +56,7 @@ type window struct {
 	base   uint64
 	forgot int    // of seen, that are not in byKey any more
 	sum    uint64 // of seenKey.weigh of each that is not forgotten
+	term   uint64 // the latest one of the source, see Window.Term
 }
 
 type seenKey struct {
@@ -79,7 +85,7 @@ func (w *window) add(k seenKey, keys uint32, nowMs int64) {
 	w.byKey[k.key] = w.base + uint64(len(w.seen))
 	w.seen = append(w.seen, k)
 	w.sum += k.weigh()
-	for w.id != OwnWindow {
+	for w.id != OwnWindow || keys > 0 {
 		w.trim()
 		first := &w.seen[0]
 		if uint32(len(w.byKey)) <= keys && (first.expiresMs == 0 || first.expiresMs > nowMs) {
@@ -159,21 +165,28 @@ func (q *Queue) window(id uint64) *window {
 // admits reports whether a message that may enter once may enter now, and
 // remembers its key if so; seq is the place that it will have. One that is
 // buried is in the queue only to leave it: that is not for the queue's own
-// window, but a second copy is not to leave it again.
-func (q *Queue) admits(o *once, seq mq.Seq, bury bool) bool {
+// window, but a second copy is not to leave it again. late says that the
+// message does not enter for its term, and that nobody knows whether it has been
+// here.
+func (q *Queue) admits(o *once, seq mq.Seq, bury bool) (enters, late bool) {
 	for b := o.windows; len(b) > 0; {
 		var want Window
-		want, b = parseWindow(b)
+		want, b = o.window(b)
 		if bury && want.ID == OwnWindow {
 			continue
 		}
-		if w := q.window(want.ID); w != nil && w.has(want.Key, o.nowMs) {
-			return false
+		w := q.window(want.ID)
+		if w != nil && w.has(want.Key, o.nowMs) {
+			return false, false
 		}
+		late = late || w != nil && want.Term != 0 && want.Term < w.term
+	}
+	if late {
+		return false, true
 	}
 	for b := o.windows; len(b) > 0; {
 		var want Window
-		want, b = parseWindow(b)
+		want, b = o.window(b)
 		if bury && want.ID == OwnWindow {
 			continue
 		}
@@ -186,9 +199,15 @@ func (q *Queue) admits(o *once, seq mq.Seq, bury bool) bool {
 		if want.ID == OwnWindow {
 			k.seq, k.expiresMs = seq, 0
 		}
+		w.term = max(w.term, want.Term)
 		w.add(k, min(want.Keys, KeysMax), o.nowMs)
 	}
-	return true
+	return true, false
+}
+
+// hasTerms reports whether some source of messages has told its term.
+func (q *Queue) hasTerms() bool {
+	return slices.ContainsFunc(q.remembered(), func(w *window) bool { return w.term != 0 })
 }
 
 // addWindow adds a window, and forgets the oldest if there are too many. That
@@ -206,26 +225,45 @@ func (q *Queue) addWindow(w *window) {
 	q.windows = &all
 }
 
-// once is what an EnqueueOnce has before its Enqueue.
+// once is what an EnqueueOnce or EnqueueFenced has before its Enqueue.
 type once struct {
 	nowMs   int64
 	windows []byte // well formed
+	fenced  bool   // they have terms
+}
+
+// window reads the next of the windows.
+func (o *once) window(b []byte) (Window, []byte) {
+	w, rest := parseWindow(b, o.fenced)
+	if w.ID == OwnWindow && !o.fenced {
+		w.Keys = 0 // it was not looked at then
+	}
+	return w, rest
 }
 
 // AppendEnqueueOnce appends an enqueue that enters each of its queues only if
 // that remembers the key of none of windows, of which there is at least one and
 // no ID twice. nowMs is the clock of the home node: keys that have expired by
-// then do not count.
+// then do not count. It is an EnqueueFenced, which older versions cannot read, if
+// some window has a Term, or the queue's own one a bound.
 //
 //	uvarint len | ...: varint nowMs | uvarint n | n x (uvarint id | uvarint keys | varint expiresMs | key) | enqueue
+//	EnqueueFenced: the same, with uvarint term before each key
 func AppendEnqueueOnce(dst []byte, nowMs int64, windows []Window, queues []mq.QueueID, flags, priority uint8, expiryMs int64, content []byte) []byte {
 	enqueue := AppendEnqueue(nil, queues, flags, priority, expiryMs, content[:0])
 	_, head, _, _ := nextPart(enqueue)
+	kind := EnqueueOnce
+	if slices.ContainsFunc(windows, func(w Window) bool { return w.Term != 0 || w.ID == OwnWindow && w.Keys != 0 }) {
+		kind = EnqueueFenced
+	}
 	n := varintLen(nowMs) + uvarintLen(uint64(len(windows))) + len(head) + len(content)
 	for _, w := range windows {
 		n += uvarintLen(w.ID) + uvarintLen(uint64(w.Keys)) + varintLen(w.ExpiresMs) + KeyBytes
+		if kind == EnqueueFenced {
+			n += uvarintLen(w.Term)
+		}
 	}
-	dst = append(dst, byte(EnqueueOnce))
+	dst = append(dst, byte(kind))
 	dst = binary.AppendUvarint(dst, uint64(n))
 	dst = binary.AppendVarint(dst, nowMs)
 	dst = binary.AppendUvarint(dst, uint64(len(windows)))
@@ -233,6 +271,9 @@ func AppendEnqueueOnce(dst []byte, nowMs int64, windows []Window, queues []mq.Qu
 		dst = binary.AppendUvarint(dst, w.ID)
 		dst = binary.AppendUvarint(dst, uint64(w.Keys))
 		dst = binary.AppendVarint(dst, w.ExpiresMs)
+		if kind == EnqueueFenced {
+			dst = binary.AppendUvarint(dst, w.Term)
+		}
 		dst = append(dst, w.Key[:]...)
 	}
 	return append(append(dst, head...), content...)
@@ -241,7 +282,8 @@ func AppendEnqueueOnce(dst []byte, nowMs int64, windows []Window, queues []mq.Qu
 var errOnce = errors.New("enqueue once is malformed")
 
 // parseOnce splits off what is before the enqueue.
-func parseOnce(b []byte) (o once, rest []byte, err error) {
+func parseOnce(b []byte, fenced bool) (o once, rest []byte, err error) {
+	o.fenced = fenced
 	nowMs, size := binary.Varint(b)
 	if size <= 0 {
 		return o, nil, errOnce
@@ -253,7 +295,7 @@ func parseOnce(b []byte) (o once, rest []byte, err error) {
 	}
 	o.windows = b
 	for range n {
-		if _, b = parseWindow(b); b == nil {
+		if _, b = o.window(b); b == nil {
 			return o, nil, errOnce
 		}
 	}
@@ -262,29 +304,40 @@ func parseOnce(b []byte) (o once, rest []byte, err error) {
 }
 
 // parseWindow reads one window; the rest is nil if it is malformed.
-func parseWindow(b []byte) (w Window, rest []byte) {
+func parseWindow(b []byte, fenced bool) (w Window, rest []byte) {
 	id, b := uvarint(b)
 	keys, b := uvarint(b)
 	if b == nil || keys > 1<<32-1 {
 		return w, nil
 	}
 	expiresMs, size := binary.Varint(b)
-	if size <= 0 || len(b)-size < KeyBytes {
+	if size <= 0 {
 		return w, nil
 	}
 	w = Window{ID: id, Keys: uint32(keys), ExpiresMs: expiresMs}
-	copy(w.Key[:], b[size:])
-	return w, b[size+KeyBytes:]
+	b = b[size:]
+	if fenced {
+		w.Term, b = uvarint(b)
+	}
+	if len(b) < KeyBytes {
+		return w, nil
+	}
+	copy(w.Key[:], b)
+	return w, b[KeyBytes:]
 }
 
 // appendWindows appends what a queue remembers:
 //
 //	uvarint windows, each: uvarint id | uvarint keys, each: key | varint expiresMs | uvarint seq
-func (q *Queue) appendWindows(dst []byte) []byte {
+//	                       and, since snapshotVersionTerms, uvarint term after id
+func (q *Queue) appendWindows(dst []byte, version byte) []byte {
 	all := q.remembered()
 	dst = binary.AppendUvarint(dst, uint64(len(all)))
 	for _, w := range all {
 		dst = binary.AppendUvarint(dst, w.id)
+		if version >= snapshotVersionTerms {
+			dst = binary.AppendUvarint(dst, w.term)
+		}
 		dst = binary.AppendUvarint(dst, uint64(len(w.byKey)))
 		for i := range w.seen {
 			s := &w.seen[i]
@@ -299,18 +352,22 @@ func (q *Queue) appendWindows(dst []byte) []byte {
 	return dst
 }
 
-func (q *Queue) restoreWindows(b []byte) ([]byte, error) {
+func (q *Queue) restoreWindows(b []byte, version byte) ([]byte, error) {
 	n, b := uvarint(b)
 	if b == nil || n > windowsMax {
 		return nil, errSnapshot
 	}
 	for range n {
 		id, rest := uvarint(b)
+		term := uint64(0)
+		if version >= snapshotVersionTerms {
+			term, rest = uvarint(rest)
+		}
 		keys, rest := uvarint(rest)
 		if rest == nil || keys > uint64(len(rest))/(KeyBytes+2) || q.window(id) != nil {
 			return nil, errSnapshot
 		}
-		w := &window{id: id, byKey: make(map[Key]uint64, keys)}
+		w := &window{id: id, term: term, byKey: make(map[Key]uint64, keys)}
 		for range keys {
 			if rest = w.restore(rest, q); rest == nil {
 				return nil, errSnapshot

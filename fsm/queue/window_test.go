@@ -14,6 +14,9 @@ type onceLog struct {
 	t   *testing.T
 	s   *State
 	seq uint64
+
+	last    []byte // batch
+	refused []Run  // of it
 }
 
 // put says whether the message entered.
@@ -29,13 +32,25 @@ func (l *onceLog) put(key string, nowMs int64, windows ...Window) bool {
 		l.t.Fatal(err)
 	}
 	var fx Effects
-	if err := l.s.Apply(1, AppendBatch(AppendEntry(nil, 1, 0), Origin{1, 1, l.seq}, ops), &fx); err != nil {
+	l.last = AppendBatch(AppendEntry(nil, 1, 0), Origin{1, 1, l.seq}, ops)
+	if err := l.s.Apply(1, l.last, &fx); err != nil {
 		l.t.Fatal(err)
 	}
 	if fx.Results[0].Code != Applied {
 		l.t.Fatalf("batch was answered %v", fx.Results)
 	}
+	l.refused = fx.Results[0].Refused
 	return len(fx.Enqueued) == 1
+}
+
+// again says what is refused of the last batch when it comes once more.
+func (l *onceLog) again() []Run {
+	l.t.Helper()
+	var fx Effects
+	if err := l.s.Apply(1, l.last, &fx); err != nil || fx.Results[0].Code != Duplicate {
+		l.t.Fatal(err, fx.Results)
+	}
+	return fx.Results[0].Refused
 }
 
 func (l *onceLog) settle(first, last mq.Seq) {
@@ -133,6 +148,78 @@ func TestWhatAQueueRemembersIsBounded(t *testing.T) {
 	}
 }
 
+// A leader's message that another leader of its source has sent meanwhile may
+// come after so many others that its key is forgotten.
+func TestNothingEntersFromAnEarlierTermOfItsSource(t *testing.T) {
+	l := &onceLog{t: t, s: New()}
+	in := func(term uint64) Window { return Window{ID: 7, Keys: 2, Term: term} }
+	for i, c := range []struct {
+		key     string
+		term    uint64
+		want    bool
+		refused bool
+	}{
+		{"a", 3, true, false}, {"b", 5, true, false}, {"c", 5, true, false},
+		{"a", 3, false, true},  // forgotten: it may have been here
+		{"z", 4, false, true},  // not taken, and not said to be
+		{"c", 3, false, false}, // it has certainly been here
+		{"z", 5, true, false},
+		{"y", 0, true, false}, // of a node that knows no terms
+		{"x", 4, false, true},
+	} {
+		l.restart()
+		if got := l.put(c.key, 0, in(c.term)); got != c.want || (len(l.refused) > 0) != c.refused {
+			t.Fatalf("%d: %s of term %d entered: %v, refused %v", i, c.key, c.term, got, l.refused)
+		}
+	}
+	if l.restart(); l.again() == nil {
+		t.Error("a batch sent again is answered as taken")
+	}
+	if !l.put("x", 0, Window{ID: 8, Keys: 2, Term: 1}) {
+		t.Error("the term of another source counts")
+	}
+}
+
+func TestAQueuesOwnWindowCanBeBounded(t *testing.T) {
+	l := &onceLog{t: t, s: New()}
+	own := Window{ID: OwnWindow, Keys: 3}
+	for i := range 500 {
+		if !l.put(fmt.Sprint(i), 0, own) {
+			t.Fatalf("%d did not enter", i)
+		}
+	}
+	l.restart()
+	if w := l.s.Queue(1).window(OwnWindow); len(w.byKey) != 3 || len(w.seen) > 3+64 {
+		t.Fatalf("%d keys in %d places", len(w.byKey), len(w.seen))
+	}
+	l.settle(499, 499) // 498
+	for _, c := range []struct {
+		key  string
+		want bool
+	}{{"499", false}, {"497", false}, {"498", true}, {"3", true}} {
+		if got := l.put(c.key, 0, own); got != c.want {
+			t.Errorf("%s entered: %v", c.key, got)
+		}
+	}
+}
+
+// An operation in the form of before has the meaning of before.
+func TestABoundCountsOnlyWhereItIsKnown(t *testing.T) {
+	b := AppendEnqueueOnce(nil, 1, []Window{{ID: OwnWindow}}, []mq.QueueID{1}, 0, 0, 0, nil)
+	at := 1 + 1 + 1 + 1 + 1 // opcode, length, nowMs, n, id
+	b[at] = 2               // keys
+	s, fx := New(), Effects{}
+	for i := range uint64(4) {
+		b[at+2] = byte(i) // key
+		if err := s.Apply(1, AppendBatch(AppendEntry(nil, 1, 0), Origin{1, 1, i + 1}, b), &fx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w := s.Queue(1).window(OwnWindow); len(w.byKey) != 4 {
+		t.Errorf("%d keys", len(w.byKey))
+	}
+}
+
 // The version before has no windows: who needs none writes what it can read.
 func TestOnlyWindowsNeedTheNewVersion(t *testing.T) {
 	l := &onceLog{t: t, s: New()}
@@ -143,18 +230,24 @@ func TestOnlyWindowsNeedTheNewVersion(t *testing.T) {
 	if v := l.s.AppendTo(nil)[0]; v != snapshotVersionWindows {
 		t.Errorf("version %d", v)
 	}
+	l.put("b", 0, Window{ID: 7, Keys: 1, Term: 1})
+	if v := l.s.AppendTo(nil)[0]; v != snapshotVersionTerms {
+		t.Errorf("version %d", v)
+	}
 }
 
 func TestMalformedEnqueuesOnceAreRefused(t *testing.T) {
-	whole := AppendEnqueueOnce(nil, 5, []Window{{ID: 7, Keys: 3, ExpiresMs: 9, Key: Key{1}}}, []mq.QueueID{1}, 0, 0, 0, mq.NewContent("x", "k", []byte{0, 0}, 0))
-	if err := CheckOps(whole, nil); err != nil {
-		t.Fatal(err)
-	}
-	_, payload, _, _ := nextPart(whole)
-	for n := range payload {
-		cut := append([]byte{byte(EnqueueOnce), byte(n)}, payload[:n]...)
-		if err := CheckOps(cut, nil); err == nil {
-			t.Errorf("cut after %d bytes: no error", n)
+	for _, term := range []uint64{0, 300} {
+		whole := AppendEnqueueOnce(nil, 5, []Window{{ID: 7, Keys: 3, ExpiresMs: 9, Key: Key{1}, Term: term}}, []mq.QueueID{1}, 0, 0, 0, mq.NewContent("x", "k", []byte{0, 0}, 0))
+		if err := CheckOps(whole, nil); err != nil {
+			t.Fatal(err)
+		}
+		_, payload, _, _ := nextPart(whole)
+		for n := range payload {
+			cut := append([]byte{whole[0], byte(n)}, payload[:n]...)
+			if err := CheckOps(cut, nil); err == nil {
+				t.Errorf("cut after %d bytes: no error", n)
+			}
 		}
 	}
 	none := AppendEnqueueOnce(nil, 5, nil, []mq.QueueID{1}, 0, 0, 0, mq.NewContent("x", "k", []byte{0, 0}, 0))
