@@ -21,6 +21,8 @@ type Broker struct {
 	slog      *slog.Logger
 	nowMs     func() int64
 	loopback  map[string]bool // users that may only come from this machine
+	level     int             // that this node says it knows
+	fatal     func(error)
 	meta      *metadata
 	leaders   *leaders
 	alarms    *alarms
@@ -59,16 +61,21 @@ type Options struct {
 	NowMs         func() int64 // wall clock in milliseconds
 	LoopbackUsers []string     // users that may only connect from this machine
 	Log           *slog.Logger
+	Level         int         // 0: Level; a lower one is how an older build behaves
+	Fatal         func(error) // ends the process, which cannot go on
 }
 
 // New returns a broker that is not yet part of anything: groups are added,
 // then OpenSession makes it serve clients.
 func New(lane Lane, o Options) *Broker {
 	b := &Broker{
-		lane: lane, slog: o.Log, nowMs: o.NowMs, loopback: map[string]bool{},
+		lane: lane, slog: o.Log, nowMs: o.NowMs, loopback: map[string]bool{}, level: o.Level, fatal: o.Fatal,
 		leaders: newLeaders(), alarms: newAlarms(), calls: newCalls(lane), consumers: newConsumers(),
 		shards: map[mq.GroupID]*Shard{}, outboxes: map[mq.GroupID]*outbox{}, sessions: map[uint64]*Session{},
 		lostRun: make(chan struct{}, 1), resumes: map[mq.GroupID]uint64{},
+	}
+	if b.level == 0 {
+		b.level = Level
 	}
 	for _, u := range o.LoopbackUsers {
 		b.loopback[u] = true
@@ -255,6 +262,8 @@ func (b *Broker) changed(changes []meta.Change) {
 			b.sessionEnded(c.Node, c.Session)
 		case meta.TracingChanged:
 			b.tracingChanged()
+		case meta.SettingsChanged:
+			b.checkLevel()
 		case meta.VHostDeleted:
 			b.forceSessions(func(s *Session) bool { return s.vhost == c.Name }, "vhost '%s' is down", c.Name)
 		case meta.UserDeleted:
@@ -329,10 +338,10 @@ func (b *Broker) isClosed() bool {
 	return b.closed
 }
 
-// reportApplied tells the metadata leader how far this node is.
+// reportApplied tells the metadata leader how far this node is, and what it knows.
 func (b *Broker) reportApplied(index uint64) {
 	if k, ok, _ := b.leaders.of(metaGroup); ok {
-		b.lane.Send(k.node, appendUint([]byte{frameApplied}, index))
+		b.lane.Send(k.node, appendUint(appendUint([]byte{frameApplied}, index), uint64(b.level)))
 	}
 }
 

@@ -40,6 +40,7 @@ type letter struct {
 	why    reason
 	near   bool // the letter that left the queue before it was of a message close by
 	queue  *meta.Queue
+	term   uint64         // of the leader that sends it
 	record segment.Record // set when its turn has come
 	tag    uint64         // of its confirm
 	// owed are those of its queues that have not got it, if others have.
@@ -303,7 +304,7 @@ func (b *Broker) Forward(letters []letter, to *deadLetters) (nowhere []letter) {
 			w = waiter{confirm: &posting{to: to, letter: x.tag, targets: targets, left: len(targets)}}
 		}
 		m := dead.outgoing(x.record.Priority)
-		m.windows, m.nowMs = x.window(), b.nowMs()
+		m.windows, m.nowMs = x.window(levelOf(v)), b.nowMs()
 		for j := range targets {
 			if len(targets) > 1 {
 				w.tag = uint64(j)

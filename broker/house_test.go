@@ -230,6 +230,12 @@ func newHouse(t *testing.T, n, groups int) *house {
 // of bodies in memory; 0 means all.
 func newPagedHouse(t *testing.T, n, groups int, bodyMemory int64) *house {
 	t.Helper()
+	return buildHouse(t, n, groups, bodyMemory, func(int, *Options) {})
+}
+
+// buildHouse is newPagedHouse with other options for some of its nodes.
+func buildHouse(t *testing.T, n, groups int, bodyMemory int64, tune func(i int, o *Options)) *house {
+	t.Helper()
 	h := &house{t: t, groups: map[mq.GroupID]*houseLog{}}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	for i := range n {
@@ -240,7 +246,9 @@ func newPagedHouse(t *testing.T, n, groups int, bodyMemory int64) *house {
 			node.pager = segment.NewPager(node.disk, bodyMemory, math.MaxInt64, BodySense(), log)
 			t.Cleanup(node.pager.Close)
 		}
-		node.Broker = New(node, Options{NowMs: func() int64 { return time.Now().UnixMilli() }, Log: log.With("node", node.id)})
+		o := Options{NowMs: func() int64 { return time.Now().UnixMilli() }, Log: log.With("node", node.id)}
+		tune(i, &o)
+		node.Broker = New(node, o)
 		h.nodes = append(h.nodes, node)
 	}
 	var replicas []mq.NodeID

@@ -119,7 +119,7 @@ func (s *Shard) takeFrom(l *lead, f *flights, ln *line, batch []letter) []letter
 			continue
 		}
 		f.last++
-		x.tag = f.last
+		x.tag, x.term = f.last, l.term
 		f.byTag[x.tag] = x
 		f.bytes += len(x.record.Body)
 		batch = append(batch, x)

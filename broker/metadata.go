@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -168,11 +169,15 @@ func (m *metadata) peerDown(id mq.NodeID) {
 	}
 }
 
-// applied hears how far a node's metadata is.
+// applied hears how far a node's metadata is, and what level it knows; a build
+// from before levels says nothing of that.
 func (m *metadata) applied(from mq.NodeID, p *parser) {
-	index := p.uint()
+	index, level := p.uint(), uint64(1)
+	if len(p.b) > 0 {
+		level = p.uint()
+	}
 	if _, v := m.leader(); v != nil && p.err == nil {
-		v.reached(from, index)
+		v.reached(from, index, int(min(level, math.MaxInt32)))
 	}
 }
 

@@ -121,18 +121,27 @@ func (w *walk) windowsOf(q *meta.Queue) []queue.Window {
 	if !ok {
 		return w.windows
 	}
-	return append(w.windows[:len(w.windows):len(w.windows)], queue.Window{ID: queue.OwnWindow, Key: k})
+	own := queue.Window{ID: queue.OwnWindow, Key: k}
+	if levelOf(w.view) >= levelFenced {
+		own.Keys = queue.KeysMax // 80 MiB
+	}
+	return append(w.windows[:len(w.windows):len(w.windows)], own)
 }
 
 // window makes a dead letter, or a message whose delay is over, enter each of
 // its queues once, however many leaders send it: its name in the group that it
 // leaves is never used again. What leaves a node's memory ends with the node,
-// and is sent by nobody else.
-func (x *letter) window() []queue.Window {
+// and is sent by nobody else. The term keeps out what comes so late that it is
+// forgotten by then: from then on a queue takes nothing of earlier leaders, and
+// says that it has not taken it.
+func (x *letter) window(level int) []queue.Window {
 	if _, local := x.queue.Group.Local(); local {
 		return nil
 	}
 	w := queue.Window{ID: uint64(x.queue.Group), Keys: lettersRemembered}
+	if level >= levelFenced {
+		w.Term = x.term
+	}
 	binary.BigEndian.PutUint64(w.Key[:], uint64(x.id))
 	binary.BigEndian.PutUint64(w.Key[8:], uint64(x.seq))
 	return []queue.Window{w}

@@ -119,9 +119,10 @@ func neverDropped(q *meta.Queue) bool {
 // and drops those that are too many.
 func (s *Shard) lettersRefused(l *lead, f *flights, letters []letter) {
 	var dropped []letter
+	lease := s.log.Lease()       // without it, perhaps they were refused because another node leads
 	again := map[uint][]letter{} // by tries
 	for _, x := range letters {
-		if x.tries == 0 && f.refused >= lettersRefusedMax && !neverDropped(x.queue) {
+		if x.tries == 0 && f.refused >= lettersRefusedMax && lease && !neverDropped(x.queue) {
 			dropped = append(dropped, x)
 			continue
 		}

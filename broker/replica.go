@@ -90,7 +90,7 @@ func differences(from, to *meta.View) (out []meta.Change) {
 			out = append(out, meta.SessionEnded{Node: n.ID, Session: was})
 		}
 	}
-	return append(out, meta.TracingChanged{}, meta.GroupsChanged{}, meta.NodesChanged{}, meta.PermissionsChanged{})
+	return append(out, meta.TracingChanged{}, meta.SettingsChanged{}, meta.GroupsChanged{}, meta.NodesChanged{}, meta.PermissionsChanged{})
 }
 
 // LeadsMetadata reports whether this node leads the metadata group.

@@ -22,6 +22,7 @@ type visibility struct {
 	mu       sync.Mutex
 	ended    bool
 	index    map[mq.NodeID]uint64 // how far each node has said that it is
+	levels   map[mq.NodeID]int    // what each node has said that it knows, see Level
 	out      map[mq.NodeID]bool   // counted out until it catches up
 	waits    []visibleWaiter      // in the order of index
 	armed    bool                 // expire will run
@@ -35,7 +36,7 @@ type visibleWaiter struct {
 }
 
 func newVisibility(lane Lane, log *slog.Logger) *visibility {
-	return &visibility{lane: lane, slog: log, index: map[mq.NodeID]uint64{}, out: map[mq.NodeID]bool{}}
+	return &visibility{lane: lane, slog: log, index: map[mq.NodeID]uint64{}, levels: map[mq.NodeID]int{}, out: map[mq.NodeID]bool{}}
 }
 
 // await calls tell once every live node has applied index, or with false when
@@ -60,9 +61,10 @@ func (v *visibility) arm(after time.Duration) {
 	}
 }
 
-// reached hears how far a node is.
-func (v *visibility) reached(node mq.NodeID, index uint64) {
+// reached hears how far a node is, and what level it knows.
+func (v *visibility) reached(node mq.NodeID, index uint64, level int) {
 	v.mu.Lock()
+	v.levels[node] = level
 	v.index[node] = max(v.index[node], index)
 	if v.out[node] && (len(v.waits) == 0 || index >= v.waits[0].index) {
 		delete(v.out, node)
@@ -75,6 +77,7 @@ func (v *visibility) reached(node mq.NodeID, index uint64) {
 func (v *visibility) lost(node mq.NodeID) {
 	v.mu.Lock()
 	delete(v.index, node)
+	delete(v.levels, node)
 	delete(v.out, node)
 	v.release()
 }

@@ -60,6 +60,16 @@ func (g *groups) endDead(ctx context.Context) error {
 	return g.propose(ctx, ops...)
 }
 
+// raiseLevel lets the cluster use what all of its members know.
+func (g *groups) raiseLevel(ctx context.Context) error {
+	ops := g.broker.RaiseLevel()
+	if len(ops) == 0 {
+		return nil
+	}
+	g.slog.Info("raising the feature level of the cluster")
+	return g.propose(ctx, ops...)
+}
+
 // place gives groups more replicas when nodes have joined: one change at a
 // time, decided by the metadata leader, carried out by the group's leader.
 func (g *groups) place(ctx context.Context) error {

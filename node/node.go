@@ -97,6 +97,7 @@ func build(cfg Config, log *slog.Logger) (*Node, error) {
 		NowMs:         func() int64 { return time.Now().UnixMilli() },
 		LoopbackUsers: cfg.LoopbackUsers,
 		Log:           n.slog,
+		Fatal:         n.fatal,
 	})
 	n.pager = segment.NewPager(vfs.OS{}, cfg.BodyMemory(), cfg.bodyMemoryMost(), broker.BodySense(), n.slog)
 	n.groups = newGroups(c, n.broker, n.pager, n.fatal, n.slog)
@@ -314,6 +315,7 @@ func (n *Node) tend(ctx context.Context) {
 				continue
 			}
 			n.grumble("ending dead sessions", n.groups.endDead(ctx))
+			n.grumble("raising the feature level", n.groups.raiseLevel(ctx))
 			n.grumble("placing groups", n.groups.place(ctx))
 			n.grumble("changing a group's members", n.groups.follow(ctx))
 			n.groups.abdicate(ctx)
