@@ -317,7 +317,7 @@ func (b *Broker) sessionEnded(node mq.NodeID, session mq.SessionID) {
 	mine := node == b.lane.Self() && session == b.session && !b.closed
 	b.mu.Unlock()
 	if o != nil {
-		o.end()
+		o.end(mq.Gone)
 	}
 	if mine {
 		b.loseRun()

@@ -333,7 +333,7 @@ func (b *Broker) forward(t *target, m *outgoing, w waiter, touched []*outbox) []
 		err = o.forward(t, m, m.expiry(t, b.nowMs), w)
 	}
 	if err != nil { // the node that held these queues has ended, and they with it
-		w.confirm.Confirm(w.tag, mq.Rejected)
+		w.confirm.Confirm(w.tag, mq.Gone)
 		return touched
 	}
 	for _, known := range touched {

@@ -143,7 +143,7 @@ func TestMarksOfALongOutageAreFew(t *testing.T) {
 	if n := acks.count(); n < 90 {
 		t.Errorf("%d of 100 were given up", n)
 	}
-	o.end()
+	o.end(mq.Rejected)
 	eventually(t, "the rest", func() bool { return acks.count() == 100 })
 	if err := o.enqueue(t.Context(), nil, &outgoing{}, 0, waiter{}); !errors.Is(err, errGroupGone) {
 		t.Errorf("got %v", err)

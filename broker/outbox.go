@@ -325,7 +325,7 @@ func (b *outbox) missed(term uint64, last uint64) {
 // which of its messages a full queue refused.
 func (b *outbox) result(seq uint64, code queue.Code, refused []queue.Run) {
 	if code == queue.Ended {
-		b.end() // a later session of this node writes to the group: this one is over
+		b.end(mq.Rejected) // a later session of this node writes to the group: this one is over
 		return
 	}
 	b.mu.Lock()
@@ -414,8 +414,9 @@ func (b *outbox) reuse(done []sentBatch) {
 }
 
 // end gives up: the group is gone for good (the node whose memory it was has
-// ended). What is unanswered is rejected.
-func (b *outbox) end() {
+// ended), or this session of the node is over. What is unanswered has the
+// outcome o.
+func (b *outbox) end(o mq.Outcome) {
 	b.mu.Lock()
 	if b.ended {
 		b.mu.Unlock()
@@ -430,7 +431,7 @@ func (b *outbox) end() {
 	b.room.Broadcast()
 	b.mu.Unlock()
 	for i := range all {
-		tell(all[i].settleWait, mq.Rejected)
-		tell(all[i].messageWait, mq.Rejected)
+		tell(all[i].settleWait, o)
+		tell(all[i].messageWait, o)
 	}
 }

@@ -111,7 +111,7 @@ func (s *Session) send(ctx context.Context, t *target, m *outgoing, w waiter) er
 	if errors.Is(err, errGroupGone) {
 		// The node that held the queue ended a moment ago, and the queue with it.
 		if w.confirm != nil {
-			w.confirm.Confirm(w.tag, mq.Rejected)
+			w.confirm.Confirm(w.tag, mq.Gone)
 		}
 		return nil
 	}
@@ -224,11 +224,14 @@ func (s *Session) lookUp(v *meta.View, m mq.Content, more [][]byte) ([]target, e
 	return w.targets, nil
 }
 
-// joint makes one confirm out of those of several groups.
+// joint makes one confirm out of those of several groups. A queue that has ended
+// with its node owes nobody anything any more, as in RabbitMQ: what counts are
+// the others, if there are any.
 type joint struct {
 	left     atomic.Int32
 	rejected atomic.Bool
 	refused  atomic.Bool
+	taken    atomic.Bool // by a queue that is there
 	to       waiter
 }
 
@@ -245,6 +248,8 @@ func (j *joint) Confirm(_ uint64, o mq.Outcome) {
 		j.rejected.Store(true)
 	case mq.Refused:
 		j.refused.Store(true)
+	case mq.Confirmed:
+		j.taken.Store(true)
 	}
 	if j.left.Add(-1) > 0 {
 		return
@@ -254,6 +259,8 @@ func (j *joint) Confirm(_ uint64, o mq.Outcome) {
 		o = mq.Rejected
 	case j.refused.Load():
 		o = mq.Refused
+	case j.taken.Load():
+		o = mq.Confirmed
 	}
 	j.to.confirm.Confirm(j.to.tag, o)
 }

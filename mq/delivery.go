@@ -53,7 +53,7 @@ type Publish struct {
 	// Fault, if set, is what is wrong with the properties. It is answered once
 	// the exchange is known to take messages from the publisher.
 	Fault *Error
-	// Confirm, if set, is called once with Tag and Confirmed, Rejected or Refused when
+	// Confirm, if set, is called once with Tag and Confirmed, Rejected, Refused or Gone when
 	// Session.Publish answered Pending, and never otherwise.
 	Confirm Confirmer
 	Tag     uint64
@@ -71,10 +71,11 @@ const (
 	Rejected                  // at least one queue did not take it: basic.nack
 	Unroutable                // no queue; nothing will be called. Mandatory: return it. Otherwise it counts as confirmed
 	Refused                   // at least one queue was full and did not take it: basic.nack
+	Gone                      // all its queues ended with the node that held them: basic.nack
 )
 
 // Nacked reports whether the publisher has to hear that its message was not taken.
-func (o Outcome) Nacked() bool { return o == Rejected || o == Refused }
+func (o Outcome) Nacked() bool { return o == Rejected || o == Refused || o == Gone }
 
 // Confirmer hears of outcomes. Called from the broker's goroutines, any
 // number at once; must not block and must not call the Session.
