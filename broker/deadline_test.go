@@ -64,7 +64,7 @@ func TestALeaderThatAnswersIsWaitedFor(t *testing.T) {
 	s.mustPublish(t, "q", "m", acks, 1)
 	o.look(t0)
 	o.look(t0.Add(20 * time.Second))
-	o.missed(0, 0) // it says something
+	o.missed(0, 1) // it says something new
 	o.look(t0.Add(40 * time.Second))
 	o.look(t0.Add(60 * time.Second))
 	if n := acks.count(); n > 0 {
@@ -148,4 +148,21 @@ func TestMarksOfALongOutageAreFew(t *testing.T) {
 	if err := o.enqueue(t.Context(), nil, &outgoing{}, 0, waiter{}); !errors.Is(err, errGroupGone) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A leader that only ever says what it misses would be waited for without end.
+func TestALeaderThatMissesTheSameForEverIsNotWaitedFor(t *testing.T) {
+	h := newHouse(t, 2, 1)
+	s, acks := h.nodes[1].open(t), newConfirms()
+	s.mustDeclare(t, durable)
+	o, t0 := h.nodes[1].mustOutbox(t, 1), time.Now()
+	resume := h.nodes[0].pause()
+	defer resume()
+	s.mustPublish(t, "q", "m", acks, 1)
+	o.look(t0)
+	for i := range 8 {
+		o.missed(0, 0)
+		o.look(t0.Add(time.Duration(i+1) * lookEvery))
+	}
+	eventually(t, "the end of patience", func() bool { return acks.of(1) == mq.Rejected })
 }

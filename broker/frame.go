@@ -34,6 +34,10 @@ const (
 // someRefused is added to the code of a result: runs of refused messages follow it.
 const someRefused = 0x80
 
+// batchVoid is the code of a result, beside those of queue.Code: the batch cannot
+// be read. Nodes know it from levelFenced on.
+const batchVoid = 0x7f
+
 var errFrame = errors.New("malformed frame")
 
 // parser reads a frame's fields; after the first fault all further reads give

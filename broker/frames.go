@@ -46,7 +46,7 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 			s.batch(from, p)
 		}
 	case frameResults:
-		b.results(p)
+		b.results(from, p)
 	case frameDeliver:
 		b.deliver(from, p)
 	case frameRecall:
@@ -181,9 +181,9 @@ func (b *Broker) sendResume(g mq.GroupID, to mq.NodeID, term uint64) {
 }
 
 // results hears which batches are committed.
-func (b *Broker) results(p *parser) {
-	o := b.knownOutbox(mq.GroupID(p.uint()))
-	term := p.uint()
+func (b *Broker) results(from mq.NodeID, p *parser) {
+	g, term := mq.GroupID(p.uint()), p.uint()
+	o := b.knownOutbox(g)
 	missed, behind := false, uint64(0) // in one frame all that is missed is missed once
 	for len(p.b) > 0 {
 		session, seq := mq.SessionID(p.uint()), p.uint()
@@ -200,6 +200,9 @@ func (b *Broker) results(p *parser) {
 		case o == nil || o.origin.Session != session:
 		case queue.Code(code) == queue.Gap:
 			missed, behind = true, last
+		case code == batchVoid:
+			o.void(seq)
+			b.resume(g, from)
 		default:
 			o.result(seq, queue.Code(code&^someRefused), refused)
 		}

@@ -197,12 +197,7 @@ func (s *Shard) peerDown(id mq.NodeID) {
 	if l == nil {
 		return
 	}
-	if session, ok := l.homes[id]; ok {
-		delete(l.homes, id)
-		for _, q := range l.queues {
-			q.d.Suspend(session, true)
-		}
-	}
+	s.suspend(id)
 	delete(l.announced, id)
 	delete(l.results, id)
 	delete(l.frames, id)

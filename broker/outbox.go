@@ -56,6 +56,7 @@ type outbox struct {
 	looking bool        // a timer will look for waiters whose time is over
 	looks   *time.Timer // that timer, once there was need of it
 	heard   bool        // a leader has answered since the last look
+	behind  uint64      // how far the group was when it last missed batches
 	marks   []mark      // of earlier looks, oldest first; at most answerDeadline / lookEvery + 1
 }
 
@@ -315,7 +316,9 @@ func (b *outbox) resend(after uint64) {
 func (b *outbox) missed(term uint64, last uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.heard = true
+	if last > b.behind { // else the leader is there, and nothing moves
+		b.behind, b.heard = last, true
+	}
 	if term == b.term {
 		b.resend(last)
 	}

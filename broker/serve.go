@@ -51,7 +51,10 @@ func (s *Shard) admit(from mq.NodeID, o queue.Origin, ops []byte) {
 	})
 	if err != nil {
 		s.slog.Error("batch that cannot be applied refused", "peer", from, "seq", o.Seq, "err", err)
-		return
+		if !s.void(from, o) {
+			return
+		}
+		x.ops = queue.SoundPart(ops) // what it settles has been taken note of
 	}
 	s.lead.origins[o.Node] = from
 	x.refusable = flags&refusable != 0

@@ -86,23 +86,35 @@ func appendRange(dst []byte, opcode byte, q mq.QueueID, first, last mq.Seq) []by
 // replica. It is stricter than Apply: the content of a message must be an
 // mq.Content, so that whoever reads it later may rely on that.
 func CheckOps(ops []byte, each func(op Op)) error {
+	_, err := checkEach(ops, each)
+	return err
+}
+
+// SoundPart is what comes before the first bad one of ops: a batch by itself.
+func SoundPart(ops []byte) []byte {
+	bad, _ := checkEach(ops, nil)
+	return ops[:len(ops)-len(bad)]
+}
+
+// checkEach is CheckOps, and returns what is left from the bad one on.
+func checkEach(ops []byte, each func(op Op)) (bad []byte, err error) {
 	var queues []mq.QueueID
 	for len(ops) > 0 {
 		opcode, payload, rest, err := nextPart(ops)
 		if err != nil {
-			return err
+			return ops, err
 		}
 		op := Op{Kind: OpKind(opcode)}
 		switch op.Kind {
 		case Enqueue, EnqueueOnce, EnqueueFenced:
 			e, _, err := parseAnyEnqueue(op.Kind, payload)
 			if err != nil {
-				return err
+				return ops, err
 			}
 			op.Kind = Enqueue
 			content, ok := mq.ParseContent(e.content)
 			if !ok {
-				return errors.New("enqueue: content is malformed")
+				return ops, errors.New("enqueue: content is malformed")
 			}
 			queues = queues[:0]
 			for ids := e.queues; len(ids) > 0; {
@@ -113,17 +125,17 @@ func CheckOps(ops []byte, each func(op Op)) error {
 			op.Queues, op.Flags, op.Priority, op.ExpiryMs, op.Content = queues, e.flags, e.priority, e.expiryMs, content
 		case Settle:
 			if op.Queue, op.First, op.Last, err = parseRange(payload); err != nil {
-				return err
+				return ops, err
 			}
 		default:
-			return fmt.Errorf("unknown operation %#x in a batch", opcode)
+			return ops, fmt.Errorf("unknown operation %#x in a batch", opcode)
 		}
 		if each != nil {
 			each(op)
 		}
 		ops = rest
 	}
-	return nil
+	return nil, nil
 }
 
 // checkOps checks what Apply relies on.
