@@ -3,6 +3,7 @@ package amqp_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"warren/amqp"
@@ -111,6 +112,40 @@ func TestCommitWaitsForEveryPublish(t *testing.T) {
 	c.ExpectNothing(2)
 	b.Decide(0, mq.Confirmed)
 	amqptest.Expect[wire.TxCommitOk](c)
+}
+
+// A commit during an alarm waits as a publisher does, however long it takes.
+func TestACommitHasAllTheTimeThatItsPublishesWait(t *testing.T) {
+	b := amqptest.New()
+	var limited atomic.Bool
+	b.Before = func(ctx context.Context, call string) error {
+		if _, is := ctx.Deadline(); is && call == "publish" {
+			limited.Store(true)
+		}
+		return nil
+	}
+	goOn := make(chan struct{})
+	b.Alarm = func(waits func(string)) { waits("low on disk"); <-goOn }
+	s := amqptest.Serve(t, b, amqp.Config{})
+	c := s.Dial(t).Open(1)
+	c.Declare(1, "q")
+	c.Send(1, &wire.TxSelect{})
+	amqptest.Expect[wire.TxSelectOk](c)
+	publish(c, "q", "a")
+	publish(c, "q", "b")
+	c.Send(1, &wire.TxCommit{})
+	for range 2 {
+		amqptest.Expect[wire.ConnectionBlocked](c)
+		goOn <- struct{}{}
+		amqptest.Expect[wire.ConnectionUnblocked](c)
+	}
+	amqptest.Expect[wire.TxCommitOk](c)
+	if limited.Load() {
+		t.Error("a publish of the commit has a deadline")
+	}
+	if n := b.Ready("q"); n != 2 {
+		t.Errorf("%d messages", n)
+	}
 }
 
 func TestAPartialCommitIsAnError(t *testing.T) {

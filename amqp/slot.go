@@ -121,8 +121,17 @@ func (s *slot) putOff(f wire.Frame) bool {
 // slowly runs f where it may wait for the broker, with SlowTimeout to do it.
 // From the reader that is a new goroutine, which takes the baton with it.
 func (s *slot) slowly(f func(ctx context.Context) error) error {
+	return s.unhurried(func(ctx context.Context) error {
+		ctx, cancel := s.limited(ctx)
+		defer cancel()
+		return f(ctx)
+	})
+}
+
+// unhurried is slowly with all the time that the connection lasts.
+func (s *slot) unhurried(f func(ctx context.Context) error) error {
 	if s.away {
-		return s.timed(f)
+		return f(s.conn.ctx)
 	}
 	s.away = true
 	s.busy.Store(true)
@@ -134,7 +143,7 @@ func (s *slot) slowly(f func(ctx context.Context) error) error {
 			}
 		}()
 		defer s.conn.recovered("slow method")
-		if err := s.timed(f); err != nil {
+		if err := f(s.conn.ctx); err != nil {
 			s.fail(err)
 		}
 		s.workOff()
@@ -143,10 +152,9 @@ func (s *slot) slowly(f func(ctx context.Context) error) error {
 	return nil
 }
 
-func (s *slot) timed(f func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(s.conn.ctx, s.conn.server.config.SlowTimeout)
-	defer cancel()
-	return f(ctx)
+// limited is ctx for the next SlowTimeout.
+func (s *slot) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.conn.server.config.SlowTimeout)
 }
 
 // workOff handles the backlog until it is empty, and then hands the baton back.

@@ -59,13 +59,15 @@ func (t *tx) settle(out *outbox, ch *channel, v mq.Verdict, tag uint64, multiple
 	return nil
 }
 
-// txCommit hands everything over and answers once all of it is kept.
+// txCommit hands everything over and answers once all of it is kept. Its
+// publishes wait as any others do while an alarm holds publishers back, for as
+// long as that lasts; only what comes after that has a limit.
 func (s *slot) txCommit() error {
 	t := s.ch.tx
 	if t == nil {
 		return errNotTransactional
 	}
-	return s.slowly(func(ctx context.Context) error {
+	return s.unhurried(func(ctx context.Context) error {
 		w := newTally()
 		err := s.commit(ctx, t, w)
 		settled := 0
@@ -79,6 +81,8 @@ func (s *slot) txCommit() error {
 		s.conn.out.settled(s.ch, settled) // the broker has them
 		s.conn.session.Flush()
 		w.Confirm(0, mq.Confirmed) // the tally's own
+		ctx, cancel := s.limited(ctx)
+		defer cancel()
 		select {
 		case <-w.done:
 		case <-ctx.Done():
