@@ -33,6 +33,9 @@ func (s *Session) Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) 
 func (s *Session) attach(ctx context.Context, c *consumer) (mq.ConsumerID, error) {
 	b := s.broker
 	b.consumers.add(c)
+	if q := b.View().QueueByID(c.queue.ID); q != nil {
+		c.reschedule(q) // who changes its policies from now on finds the consumer
+	}
 	s.mu.Lock()
 	s.consumers[c.id] = c
 	s.mu.Unlock()

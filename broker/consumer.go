@@ -18,15 +18,16 @@ type consumer struct {
 	queue   *meta.Queue
 	spec    mq.ConsumeSpec
 	sink    mq.Sink // nil for the holder of what basic.get took
-	// timeoutMs is how long it may hold a delivery; 0 means for ever.
-	timeoutMs uint64
 
-	mu       sync.Mutex
-	prefetch uint32 // spec's, until basic.qos changes it; guarded by mu
-	held     held   // guarded by mu
-	attached bool   // a leader has taken it, and the next one must
-	ended    bool   // no delivery may reach the sink any more
-	leaving  bool   // being cancelled: a new leader need not attach it
+	mu sync.Mutex
+	// timeoutMs is how long it may hold a delivery; 0 means for ever. Guarded by
+	// mu: it changes with the queue's policies.
+	timeoutMs uint64
+	prefetch  uint32 // spec's, until basic.qos changes it; guarded by mu
+	held      held   // guarded by mu
+	attached  bool   // a leader has taken it, and the next one must
+	ended     bool   // no delivery may reach the sink any more
+	leaving   bool   // being cancelled: a new leader need not attach it
 }
 
 // deliver hands one message on, unless the consumer has ended. Calls do not
@@ -84,10 +85,11 @@ func (c *consumer) resize(prefetch uint32) {
 	c.mu.Unlock()
 }
 
-func (c *consumer) mayHold() uint32 {
+// mayHold is how many deliveries the client may hold, and each for how long.
+func (c *consumer) mayHold() (prefetch uint32, timeoutMs uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.prefetch
+	return c.prefetch, c.timeoutMs
 }
 
 // leftover is what its leader is to forget.
@@ -184,6 +186,19 @@ func (r *consumers) of(g mq.GroupID) []*consumer {
 	return out
 }
 
+// on lists the consumers on some queues.
+func (r *consumers) on(queues map[mq.QueueID]bool) []*consumer {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []*consumer
+	for _, c := range r.byID {
+		if queues[c.queue.ID] {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // onQueue lists the consumers on one queue.
 func (r *consumers) onQueue(q *meta.Queue) []*consumer {
 	r.mu.RLock()
@@ -204,12 +219,13 @@ type attached struct {
 }
 
 func appendAttached(b []byte, c *consumer) []byte {
+	prefetch, timeoutMs := c.mayHold()
 	b = appendUint(b, uint64(c.id))
-	b = appendUint(b, uint64(c.mayHold()))
+	b = appendUint(b, uint64(prefetch))
 	b = appendBool(b, c.spec.NoAck)
 	b = appendBool(b, c.spec.Exclusive)
 	b = appendInt(b, int64(c.spec.Priority))
-	return appendUint(b, c.timeoutMs)
+	return appendUint(b, timeoutMs)
 }
 
 func parseAttachedOne(p *parser) (a attached) {

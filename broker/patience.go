@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"math"
 	"time"
 
@@ -53,13 +54,58 @@ func (l *lead) clock() uint32 {
 func (l *lead) attach(q *ledQueue, c dispatch.Consumer) error {
 	err := q.d.Attach(c)
 	q.left, q.used = q.left && err != nil, q.used || err == nil
-	if err == nil && c.Patience > 0 {
-		q.d.Time(l.clock())
-		if q.shortest == 0 || c.Patience < q.shortest {
-			q.shortest = c.Patience
-		}
+	if err == nil {
+		l.await(q, c.Patience)
 	}
 	return err
+}
+
+// await notes that a queue has a consumer with a timeout, if it is not 0.
+func (l *lead) await(q *ledQueue, patience uint32) {
+	if patience == 0 {
+		return
+	}
+	q.d.Time(l.clock())
+	if q.shortest == 0 || patience < q.shortest {
+		q.shortest = patience
+	}
+}
+
+// reschedule gives a consumer another timeout. The caller touches the queue.
+func (l *lead) reschedule(q *ledQueue, k dispatch.Key, patience uint32) {
+	q.d.Reschedule(k, patience)
+	l.await(q, patience)
+	q.stopWatching() // it may be due sooner
+}
+
+// reschedule gives the consumers here the timeouts that queues have by now, as
+// RabbitMQ does when a policy changes, and tells their leaders. One that stated
+// a timeout keeps it.
+func (b *Broker) reschedule(changed map[mq.QueueID]bool) {
+	for _, c := range b.consumers.on(changed) {
+		if q := b.View().QueueByID(c.queue.ID); q == nil || !c.reschedule(q) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), changeWait)
+		if err := b.askAttach(ctx, c, true); err != nil { // the next leader is told with the consumer
+			b.slog.Debug("consumer's timeout not changed", "queue", c.queue.Name, "err", err)
+		}
+		cancel()
+	}
+}
+
+// reschedule takes the timeout that q gives the consumer, and says whether that
+// is another one than it had.
+func (c *consumer) reschedule(q *meta.Queue) bool {
+	ms, err := timeoutOf(&c.spec, q)
+	if err != nil || c.sink == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.timeoutMs
+	c.timeoutMs = ms
+	return before != ms
 }
 
 // watch sets the timer of a queue that has consumers with a timeout. Runs with

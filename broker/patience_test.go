@@ -196,3 +196,25 @@ func TestAClientIsToldOnlyOfWhatItHasNotSettled(t *testing.T) {
 		t.Errorf("holds %v", held)
 	}
 }
+
+func TestAPolicysTimeoutCountsForLiveConsumers(t *testing.T) {
+	h := newHouse(t, 3, 1)
+	s := h.nodes[1].open(t)
+	for _, q := range []string{"q", "own"} {
+		s.mustDeclare(t, mq.QueueDeclare{Name: q, Durable: true, Args: args("x-consumer-timeout", int32(3600_000))})
+		s.publishTo(t, "", q, "m", -1)
+	}
+	stuck, own := newRecaller(), newRecaller()
+	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 1}, stuck)
+	s.mustConsume(t, mq.ConsumeSpec{Queue: "own", Prefetch: 1, Args: args("x-consumer-timeout", int32(3600_000))}, own)
+	eventually(t, "deliveries", func() bool { return len(stuck.all()) == 1 && len(own.all()) == 1 })
+	if _, err := h.nodes[2].Propose(t.Context(), policyOf("", "consumer-timeout", int64(200))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the delivery to be taken back", func() bool { return len(stuck.taken()) == 1 })
+	h.lead(1, h.nodes[2]) // which hears of the timeout from the consumer's home
+	eventually(t, "it to be taken back again", func() bool { return len(stuck.taken()) >= 2 })
+	if len(own.taken()) > 0 {
+		t.Error("taken back from a consumer with a timeout of its own")
+	}
+}

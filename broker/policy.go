@@ -185,9 +185,8 @@ func isWithin(least, most int64) func(any) bool {
 // queuesChanged hears that other policies count for queues of this group, and
 // makes them count for what is in the queues at once. Only a message's time to
 // live is its own: it is set when the message is routed, and a policy's
-// message-ttl counts for what is published from then on (as RabbitMQ has it); and
-// a consumer's timeout is its own, for which the policy counts that holds when
-// it begins.
+// message-ttl counts for what is published from then on (as RabbitMQ has it). A
+// consumer's timeout its home knows, and tells (reschedule).
 func (s *Shard) queuesChanged(recs []*meta.Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,12 +229,17 @@ func (s *Shard) queueChanged(rec *meta.Queue) {
 
 // queuesChanged tells the shards on this node which queues have other policies.
 func (b *Broker) queuesChanged(changes []meta.Change) {
+	changed := map[mq.QueueID]bool{}
 	b.byGroup(changes, (*Shard).queuesChanged, func(c meta.Change) *meta.Queue {
 		if c, ok := c.(meta.QueueChanged); ok {
+			changed[c.Queue.ID] = true
 			return c.Queue
 		}
 		return nil
 	})
+	if len(changed) > 0 {
+		go b.reschedule(changed) // ends after changeWait for each consumer of them at the latest
+	}
 }
 
 // byGroup tells each shard on this node of those of its queues that of picks

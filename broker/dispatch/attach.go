@@ -52,6 +52,14 @@ func (q *Queue) Resize(k Key, prefetch uint32) {
 	q.refresh(i)
 }
 
+// Reschedule changes how long a consumer may hold a delivery, also those that it
+// holds. Nothing happens if k is no consumer.
+func (q *Queue) Reschedule(k Key, patience uint32) {
+	if i, ok := q.byKey[k]; ok && q.holders[i].attached {
+		q.holders[i].Patience = patience
+	}
+}
+
 // taken reports whether a consumer other than k has the queue for itself.
 func (q *Queue) taken(k Key) bool {
 	for i := range q.holders {
