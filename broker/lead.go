@@ -280,6 +280,7 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 		l.result(&fx.Results[i])
 	}
 	s.stats.Enqueued += uint64(len(fx.Enqueued))
+	s.stats.Deduplicated += fx.Filtered
 	for i := range fx.Enqueued {
 		m := &fx.Enqueued[i]
 		q := l.queues[m.Queue]

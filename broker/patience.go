@@ -147,6 +147,7 @@ func (s *Shard) takeBack(q *ledQueue) {
 	})
 	for k, seqs := range taken {
 		s.stats.Returned += uint64(len(seqs))
+		s.stats.Recalled += uint64(len(seqs))
 		s.slog.Warn("consumer timeout, deliveries taken back", "vhost", q.rec.VHost, "queue", q.rec.Name,
 			"peer", l.nodeOf[k.Session], "deliveries", len(seqs))
 		s.recall(q, k, seqs)

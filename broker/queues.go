@@ -64,6 +64,7 @@ type NodeStats struct {
 	Led                 uint64 // queues that this node dispatches
 	Ready, Unacked      uint64 // messages in them
 	Shards              ShardStats
+	RepliesDropped      uint64 // direct replies that nobody took
 }
 
 // Stats sums up this node.
@@ -74,6 +75,7 @@ func (b *Broker) Stats() (n NodeStats) {
 	b.consumers.mu.RLock()
 	n.Consumers = uint64(len(b.consumers.byID))
 	b.consumers.mu.RUnlock()
+	n.RepliesDropped = b.requesters.dropped.Load() + b.replyLinks.dropped.Load()
 	v := b.View()
 	for _, s := range b.allShards() {
 		s.mu.Lock()
@@ -104,6 +106,8 @@ func (a *ShardStats) add(b ShardStats) {
 	a.Overflowed += b.Overflowed
 	a.Refused += b.Refused
 	a.DeadLettered += b.DeadLettered
+	a.Recalled += b.Recalled
+	a.Deduplicated += b.Deduplicated
 }
 
 // Close ends the broker's part of the node: no session is opened any more.

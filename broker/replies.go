@@ -100,6 +100,7 @@ func (r *requester) deliver(c mq.Content) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ended || r.messages.Load() >= repliesMax || r.bytes.Load() >= replyBytesMax {
+		r.session.broker.requesters.dropped.Add(1)
 		return
 	}
 	r.messages.Add(1)
@@ -123,6 +124,8 @@ func (r *requester) end() {
 type requesters struct {
 	mu   sync.RWMutex
 	byID map[mq.ConsumerID]*requester
+
+	dropped atomic.Uint64 // replies
 }
 
 func newRequesters() *requesters { return &requesters{byID: map[mq.ConsumerID]*requester{}} }
@@ -259,6 +262,8 @@ func (b *Broker) directReply(from mq.NodeID, frameBytes int, p *parser) {
 	}
 	if r != nil {
 		r.deliver(c)
+	} else {
+		b.requesters.dropped.Add(1)
 	}
 	b.replyLinks.took(from, frameBytes)
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"warren/mq"
@@ -28,6 +29,8 @@ type replyLinks struct {
 	room   *sync.Cond        // on mu: owed has fallen
 	owed   map[mq.NodeID]int // bytes that a peer has not reported
 	unsaid map[mq.NodeID]int // bytes of a peer's that were not reported to it
+
+	dropped atomic.Uint64 // replies
 }
 
 func newReplyLinks(lane Lane) *replyLinks {
@@ -42,10 +45,13 @@ func (l *replyLinks) send(ctx context.Context, to mq.NodeID, frame []byte) error
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.owed[to] >= replyLinkBytes && !l.awaitRoom(ctx, to) {
+		l.dropped.Add(1)
 		return ctx.Err()
 	}
 	if l.lane.Send(to, frame) {
 		l.owed[to] += len(frame)
+	} else {
+		l.dropped.Add(1)
 	}
 	return nil
 }

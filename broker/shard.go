@@ -65,6 +65,8 @@ type ShardStats struct {
 	Overflowed                                                   uint64 // out of a queue that was full
 	Refused                                                      uint64 // by a queue that was full; once for each
 	DeadLettered                                                 uint64 // taken by the queues that they went to
+	Recalled                                                     uint64 // deliveries, for consumer timeouts
+	Deduplicated                                                 uint64 // that had been there; once for each queue
 }
 
 // NewShard returns a shard with no messages and no log; Start gives it one. It
@@ -179,7 +181,9 @@ func (s *Shard) stat(id mq.QueueID) (st QueueStat) {
 		return st
 	}
 	if l := s.lead.queues[id]; l != nil {
-		st.Unacked = min(uint64(l.d.Unacked()+l.d.Deferred()), st.Ready)
+		leaving := l.d.Leaving() // clients have done with these
+		st.Ready -= min(uint64(leaving), st.Ready)
+		st.Unacked = min(uint64(l.d.Unacked()-leaving+l.d.Deferred()), st.Ready)
 		st.Ready -= st.Unacked
 		st.Consumers = uint32(l.d.Consumers())
 	}

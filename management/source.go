@@ -88,6 +88,10 @@ type Stats struct {
 	GetEmpty           uint64 // basic.get of an empty queue
 	Redelivered        uint64 // of all deliveries
 	Acknowledged       uint64
+	Refused            uint64 // by queues that were full; once for each
+	Deduplicated       uint64 // that queues had taken before; once for each
+	Recalled           uint64 // deliveries that consumers held for too long
+	RepliesDropped     uint64 // direct replies that nobody took
 
 	// BodyMemory is what messages of durable queues take in memory, and
 	// BodyMemoryLimit from where on they are paged out.

@@ -82,6 +82,7 @@ func (n *Node) Stats() management.Stats {
 		DeliveredAutoAck: a.DeliveredAutoAck, DeliveredManualAck: a.DeliveredManualAck,
 		GotAutoAck: a.GotAutoAck, GotManualAck: a.GotManualAck, GetEmpty: a.GetEmpty,
 		Redelivered: a.Redelivered, Acknowledged: a.Acked,
+		Refused: b.Shards.Refused, Deduplicated: b.Shards.Deduplicated, Recalled: b.Shards.Recalled, RepliesDropped: b.RepliesDropped,
 	}
 	p := n.pager.Stats()
 	s.BodyMemory, s.BodyMemoryLimit = uint64(max(0, p.HotBytes)), uint64(p.BudgetBytes)

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"testing"
 
@@ -217,6 +218,16 @@ func (m *model) requeue(k Key, settling bool) {
 // check holds the queue against the model.
 func (m *model) check(t *rapid.T) {
 	want := slices.Sorted(maps.Keys(m.held))
+	leaving := 0
+	m.q.out.each(0, math.MaxUint64, func(_ mq.Seq, s slot) bool {
+		if i, held := s.held(); held && s&settling != 0 && m.q.holders[i].Key != leaderKey() {
+			leaving++
+		}
+		return true
+	})
+	if got := m.q.Leaving(); got != leaving {
+		t.Fatalf("%d are leaving, want %d", got, leaving)
+	}
 	if got := m.q.HeldSeqs(); !slices.Equal(got, want) || m.q.Unacked() != len(want) {
 		t.Fatalf("checked out: %v (%d), want %v", got, m.q.Unacked(), want)
 	}

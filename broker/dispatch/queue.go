@@ -34,6 +34,7 @@ type Queue struct {
 	nReturned    int          // outstanding as returned
 	nDeferred    int          // outstanding as deferred
 	held         int          // outstanding and checked out
+	nSettling    int          // of held: settling, or the leader's
 	since        *outstanding // when it was checked out; nil if nobody asks
 	now          uint32       // as Time said
 
@@ -156,6 +157,7 @@ func (q *Queue) checkOut(seq mq.Seq, i int32, noAck bool) {
 	s := holders + slot(i)
 	if noAck {
 		s |= settling
+		q.nSettling++
 	} else {
 		h.unsettled++
 	}
@@ -174,6 +176,8 @@ func (q *Queue) checkIn(s slot) {
 	h.held--
 	if s&settling == 0 {
 		h.unsettled--
+	} else {
+		q.nSettling--
 	}
 	q.refresh(i)
 	q.release(i)
@@ -231,6 +235,7 @@ func (q *Queue) Settling(seq mq.Seq) {
 		return
 	}
 	q.out.set(seq, s|settling)
+	q.nSettling++
 	q.holders[i].unsettled--
 	q.refresh(i)
 }
@@ -341,6 +346,10 @@ func (q *Queue) eachOf(i int32, f func(mq.Seq, slot)) {
 
 // Unacked is how many seqs are checked out.
 func (q *Queue) Unacked() int { return q.held }
+
+// Leaving is how many of them are as good as gone: settled by their consumers,
+// or handed out without ack, and that is not committed yet.
+func (q *Queue) Leaving() int { return q.nSettling - q.Withdrawn() }
 
 // Held reports whether seq is checked out.
 func (q *Queue) Held(seq mq.Seq) bool {

@@ -76,6 +76,7 @@ type Purged struct {
 // Delete and a later entry.
 type Effects struct {
 	Results  []Result
+	Filtered uint64 // how often a message did not enter a queue, which remembers it
 	Enqueued []Enqueued
 	Settled  []Range // maximal runs that were live and are gone now
 	Reserved []Reserved
@@ -87,6 +88,7 @@ type Effects struct {
 // Reset empties fx, keeps its memory and lets go of the entries.
 func (fx *Effects) Reset() {
 	clear(fx.Enqueued)
+	fx.Filtered = 0
 	fx.Results, fx.Enqueued, fx.Settled = fx.Results[:0], fx.Enqueued[:0], fx.Settled[:0]
 	fx.Reserved, fx.Returned = fx.Reserved[:0], fx.Returned[:0]
 	fx.Purged, fx.Deleted = fx.Purged[:0], fx.Deleted[:0]

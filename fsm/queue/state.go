@@ -150,6 +150,9 @@ func (s *State) enqueue(id mq.QueueID, e *enqueue, o *once, bury bool, fx *Effec
 	if o != nil {
 		var enters bool
 		if enters, late = q.admits(o, q.lastSeq+1, bury); !enters {
+			if !late {
+				fx.Filtered++
+			}
 			return late
 		}
 	}
