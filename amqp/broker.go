@@ -50,6 +50,10 @@ type Session interface {
 	// Drained says that the client's socket took deliveries of c, which makes
 	// room for more on the way from the queue. Batch these calls.
 	Drained(c mq.ConsumerID, messages, bytes int)
+	// OpenChannel counts a channel; 530 if it is one more than the user may have.
+	// CloseChannel counts it out.
+	OpenChannel(ctx context.Context) error
+	CloseChannel()
 	// Close ends the session: its consumers end, what is unsettled goes back to
 	// its place, exclusive queues go.
 	Close() error

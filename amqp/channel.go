@@ -3,6 +3,7 @@ package amqp
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 
 	"warren/amqp/wire"
 	"warren/mq"
@@ -33,6 +34,11 @@ type channel struct {
 	replyTo  string    // the name under which replies reach it
 	gathered gathered
 	ledger   ledger
+
+	// The same for operators, who look from other goroutines.
+	confirming    atomic.Pointer[confirms]
+	transactional atomic.Bool
+	shownPrefetch atomic.Uint32
 }
 
 // run carries out a method that is not of the hot path.
@@ -107,7 +113,11 @@ func (s *slot) open() error {
 	if s.ch != nil {
 		return mq.Errorf(mq.ChannelError, "second 'channel.open' seen")
 	}
+	if err := s.conn.session.OpenChannel(s.conn.ctx); err != nil {
+		return err
+	}
 	s.ch = &channel{number: s.number}
+	s.conn.list(s.ch)
 	s.conn.server.count.channelsOpened.Add(1)
 	s.conn.channels.Add(1)
 	s.reply(&wire.ChannelOpenOk{})
@@ -148,6 +158,8 @@ func (s *slot) leave(ch *channel, answer func()) {
 		return nil
 	}
 	s.ch = nil
+	c.session.CloseChannel()
+	c.unlist(ch)
 	c.server.count.channelsClosed.Add(1)
 	c.channels.Add(-1)
 	// Neither way can fail: finish answers nil.

@@ -12,6 +12,7 @@ func (s *slot) confirmSelect(m *wire.ConfirmSelect) error {
 	}
 	if s.ch.confirms == nil {
 		s.ch.confirms = newConfirms(s.conn.out, s.ch)
+		s.ch.confirming.Store(s.ch.confirms)
 	}
 	if !m.NoWait {
 		s.reply(&wire.ConfirmSelectOk{})

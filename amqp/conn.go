@@ -63,6 +63,9 @@ type conn struct {
 	about    Connection    // what does not change once running is set; any goroutine, then
 	channels atomic.Int64  // open; any goroutine
 	sent     atomic.Uint64 // bytes; any goroutine
+
+	listMu sync.Mutex
+	listed map[uint16]*channel // open, by number; guarded by listMu
 }
 
 // capabilities are what the client said in its properties.

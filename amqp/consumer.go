@@ -67,6 +67,7 @@ func (s *slot) qos(m *wire.BasicQos) error {
 		limit = int(m.PrefetchCount)
 	} else {
 		s.ch.prefetch = m.PrefetchCount
+		s.ch.shownPrefetch.Store(uint32(m.PrefetchCount))
 	}
 	s.conn.out.setLimit(s.ch, limit)
 	live := s.conn.out.allConsumers(s.ch)

@@ -31,6 +31,7 @@ func (s *nullSession) Settle(_ context.Context, t mq.Settlement) error {
 }
 func (s *nullSession) Drained(_ mq.ConsumerID, messages, _ int) { s.drained += messages }
 func (s *nullSession) Flush()                                   {}
+func (s *nullSession) OpenChannel(context.Context) error        { return nil }
 func (s *nullSession) Close() error                             { return nil }
 
 // nullSocket swallows what is written.

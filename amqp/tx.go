@@ -30,6 +30,7 @@ func (s *slot) txSelect() error {
 			return err
 		}
 		s.ch.tx = &tx{}
+		s.ch.transactional.Store(true)
 	}
 	s.reply(&wire.TxSelectOk{})
 	return nil

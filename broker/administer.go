@@ -14,6 +14,8 @@ const (
 	patternBytesMax = 4096
 	tagsMax         = 64
 	tagBytesMax     = 255
+	settingNameMax  = 300
+	settingBytesMax = 64 << 10
 )
 
 // Administer checks a change that an operator wants, and commits it. When it
@@ -23,8 +25,19 @@ func (b *Broker) Administer(ctx context.Context, op meta.Op) (changed bool, err 
 	if err := checkAdministration(op); err != nil {
 		return false, err
 	}
-	r, err := propose(ctx, b, op)
+	ops := []meta.Op{op}
+	switch op := op.(type) { // its limits go with it
+	case meta.VHostDelete:
+		ops = append(ops, meta.SettingDelete{Name: meta.VHostLimits(op.Name)})
+	case meta.UserDelete:
+		ops = append(ops, meta.SettingDelete{Name: meta.UserLimits(op.Name)})
+	}
+	all, err := b.Propose(ctx, ops...)
 	if err != nil {
+		return false, err
+	}
+	r := all[0]
+	if err := r.Error(); err != nil {
 		return false, err
 	}
 	changed, _ = r.Value.(bool)
@@ -34,6 +47,8 @@ func (b *Broker) Administer(ctx context.Context, op meta.Op) (changed bool, err 
 // checkAdministration checks what the replicated state takes unchecked.
 func checkAdministration(op meta.Op) error {
 	switch op := op.(type) {
+	case meta.UserPut:
+		return firstOf(checkGiven("user", op.Name), checkTags(op.Tags))
 	case meta.UserAdd:
 		return firstOf(checkGiven("user", op.Name), checkTags(op.Tags))
 	case meta.UserTags:
@@ -49,6 +64,10 @@ func checkAdministration(op meta.Op) error {
 	case meta.UserPassword, meta.UserDelete, meta.VHostDelete, meta.PermissionClear, meta.TopicPermissionClear,
 		meta.PolicyClear, meta.TracingSet, meta.QueueDelete:
 		return nil
+	case meta.SettingPut:
+		return firstOf(checkSetting(op.Name), checkSettingValue(op.Value))
+	case meta.SettingDelete:
+		return checkSetting(op.Name)
 	}
 	return fmt.Errorf("%T is not for operators", op)
 }
@@ -104,4 +123,48 @@ func (b *Broker) DeleteQueueAs(ctx context.Context, operator string, q *meta.Que
 	t := NewTopology(b, b, b, Identity{User: operator, VHost: q.VHost, Session: func() mq.SessionID { return 0 }})
 	r, err := t.deleteQueue(ctx, q, mq.QueueDelete{Name: q.Name, IfUnused: ifUnused, IfEmpty: ifEmpty})
 	return r.Messages, err
+}
+
+// checkSetting lets operators change limits and global parameters only.
+func checkSetting(name string) error {
+	_, global := meta.GlobalParameterName(name)
+	if !global && !meta.IsLimits(name) {
+		return fmt.Errorf("setting '%s' is not for operators", name)
+	}
+	if len(name) > settingNameMax {
+		return mq.Errorf(mq.PreconditionFailed, "a name of %d bytes, the limit is %d", len(name), settingNameMax)
+	}
+	return nil
+}
+
+func checkSettingValue(value string) error {
+	if len(value) > settingBytesMax {
+		return mq.Errorf(mq.PreconditionFailed, "a value of %d bytes, the limit is %d", len(value), settingBytesMax)
+	}
+	return nil
+}
+
+// DeclareAs makes a queue, an exchange or a binding in a vhost for an operator,
+// who may make any. A queue or exchange that is there stays as it is, whatever
+// op says of it, as RabbitMQ imports definitions.
+func (b *Broker) DeclareAs(ctx context.Context, operator, vhost string, op mq.Op) error {
+	who := Identity{User: operator, VHost: vhost, Session: func() mq.SessionID { _, s := b.run(); return s }}
+	v := b.View()
+	if v.VHost(vhost) == nil {
+		return meta.NoVHost(vhost)
+	}
+	switch op := op.(type) {
+	case mq.QueueDeclare:
+		if v.Queue(vhost, op.Name) != nil {
+			return nil
+		}
+	case mq.ExchangeDeclare:
+		if v.Exchange(vhost, op.Name) != nil {
+			return nil
+		}
+	}
+	t := NewTopology(b, b, b, who)
+	t.access.all = true
+	_, err := t.Change(ctx, op)
+	return err
 }

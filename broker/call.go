@@ -25,6 +25,7 @@ const (
 	callRequester                // any node: whether a consumer of direct replies is there
 	callRemove                   // delete a queue if it is unused, or empty
 	callMilestones               // any node: what its replicas have come to
+	callTally                    // any node: how many connections or channels a vhost or user has there
 )
 
 // Answers to a call.

@@ -37,6 +37,9 @@ func (t *Topology) queueDeclare(ctx context.Context, op mq.QueueDeclare) (mq.Rep
 			}
 		}
 	}
+	if err := checkQueueLimit(t.meta.View(), d.VHost, name); err != nil {
+		return mq.Reply{}, err
+	}
 	if err := t.checkDeadLetter(name, op.Args); err != nil {
 		return mq.Reply{}, err
 	}

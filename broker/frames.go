@@ -96,6 +96,9 @@ func (b *Broker) serve(from mq.NodeID, p *parser) {
 	case kind == callMilestones:
 		b.tellMilestones(a, p)
 		return
+	case kind == callTally:
+		b.serveTally(a, p)
+		return
 	case g == metaGroup:
 		b.meta.serve(a, kind, p)
 		return

@@ -27,6 +27,9 @@ func (b *Broker) stat(ctx context.Context, q *meta.Queue, use bool) (QueueStat, 
 	}
 	p := parser{b: r}
 	st := QueueStat{Ready: p.uint(), Unacked: p.uint(), Consumers: uint32(p.uint())}
+	if len(p.b) > 0 { // else the leader is of an older build
+		st.active.Session, st.active.Consumer = mq.SessionID(p.uint()), mq.ConsumerID(p.uint())
+	}
 	return st, p.err
 }
 

@@ -335,7 +335,8 @@ func (s *Shard) serve(a asked, kind byte, p *parser) {
 			s.renew(s.queue(rec))
 		}
 		st := s.stat(id)
-		a.ok(appendUint(appendUint(appendUint(nil, st.Ready), st.Unacked), uint64(st.Consumers)))
+		answer := appendUint(appendUint(appendUint(nil, st.Ready), st.Unacked), uint64(st.Consumers))
+		a.ok(appendUint(appendUint(answer, uint64(st.active.Session)), uint64(st.active.Consumer)))
 	case kind == callPurge:
 		s.purge(a, rec)
 	case kind == callRemove:

@@ -28,6 +28,7 @@ type Session struct {
 	forcing  sync.Once
 	routes   routeCache
 	traced   atomic.Bool // copies of its messages go to the firehose
+	channels atomic.Int64
 
 	mu        sync.Mutex
 	touched   []*outbox // Publish and Settle put something in since Flush
@@ -46,6 +47,21 @@ func (b *Broker) Login(ctx context.Context, c mq.Credentials) (string, error) {
 
 // Open begins a session in a vhost.
 func (b *Broker) Open(ctx context.Context, user, vhost string, forced func(*mq.Error)) (*Session, error) {
+	s, err := b.enter(ctx, user, vhost, forced)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkConnections(ctx); err != nil {
+		b.mu.Lock()
+		delete(b.sessions, s.conn)
+		b.mu.Unlock()
+		return nil, err
+	}
+	return s, nil
+}
+
+// enter adds a session to the others, if user may use the vhost.
+func (b *Broker) enter(ctx context.Context, user, vhost string, forced func(*mq.Error)) (*Session, error) {
 	if err := CheckVHost(ctx, b, user, vhost); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"warren/broker/dispatch"
 	"warren/fsm/meta"
 	"warren/fsm/queue"
 	"warren/mq"
@@ -170,6 +171,13 @@ func (s *Shard) Stats() ShardStats {
 type QueueStat struct {
 	Ready, Unacked uint64 // Unacked are also those that wait for another attempt
 	Consumers      uint32
+	// active is the single active consumer, if the queue has one.
+	active dispatch.Key
+}
+
+// Active reports whether a consumer of a node's session is the single active one.
+func (st *QueueStat) Active(session mq.SessionID, id mq.ConsumerID) bool {
+	return st.active == dispatch.Key{Session: session, Consumer: id}
 }
 
 // stat runs with mu held.
@@ -186,6 +194,7 @@ func (s *Shard) stat(id mq.QueueID) (st QueueStat) {
 		st.Unacked = min(uint64(l.d.Unacked()-leaving+l.d.Deferred()), st.Ready)
 		st.Ready -= st.Unacked
 		st.Consumers = uint32(l.d.Consumers())
+		st.active, _ = l.d.Active()
 	}
 	return st
 }

@@ -24,7 +24,7 @@ const (
 	// controlRequestsMax is how many commands are at work at once; more are
 	// answered with 503.
 	controlRequestsMax = 8
-	controlBytesMax    = 1 << 20 // of a request
+	controlBytesMax    = 16 << 20 // of a request: definitions can be many
 )
 
 // What a command line exits with (sysexits.h), as rabbitmqctl does.
@@ -47,6 +47,8 @@ type Control interface {
 	// Administer checks an operator's change and commits it; when it returns,
 	// every live node has applied it. A refusal is an mq.Error.
 	Administer(ctx context.Context, op meta.Op) (changed bool, err error)
+	// Declare makes a queue, an exchange or a binding, if it is not there.
+	Declare(ctx context.Context, operator, vhost string, op mq.Op) error
 	// DeleteQueue deletes a queue unless a condition says no, and PurgeQueue
 	// drops what is ready; both say how many messages were ready.
 	DeleteQueue(ctx context.Context, operator string, q *meta.Queue, ifUnused, ifEmpty bool) (messages uint32, err error)
@@ -170,6 +172,34 @@ func (c *command) verb() (do func(context.Context) (ControlReply, error), least,
 		return c.listBindings, 0, any
 	case "list_connections":
 		return c.listConnections, 0, any
+	case "list_channels":
+		return c.listChannels, 0, any
+	case "list_consumers":
+		return c.listConsumers, 0, any
+	case "set_vhost_limits", "set_user_limits":
+		return c.setLimits, 1, 2
+	case "clear_vhost_limits", "clear_user_limits":
+		return c.clearLimits, 0, 2
+	case "list_vhost_limits":
+		return c.listVHostLimits, 0, 0
+	case "list_user_limits":
+		return c.listUserLimits, 0, 0
+	case "set_global_parameter":
+		return c.setGlobalParameter, 2, 2
+	case "clear_global_parameter":
+		return c.clearGlobalParameter, 1, 1
+	case "list_global_parameters":
+		return c.listGlobalParameters, 0, 0
+	case "set_parameter":
+		return c.setParameter, 3, 3
+	case "clear_parameter":
+		return c.clearParameter, 2, 2
+	case "list_parameters":
+		return c.listParameters, 0, 0
+	case "export_definitions":
+		return c.exportDefinitions, 0, 0
+	case "import_definitions":
+		return c.importDefinitions, 1, 1
 	case "close_connection":
 		return c.closeConnection, 2, 2
 	case "close_all_connections":

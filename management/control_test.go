@@ -44,6 +44,11 @@ func (n *node) Administer(_ context.Context, op meta.Op) (bool, error) {
 	return changed, r.Error()
 }
 
+func (n *node) Declare(_ context.Context, operator, vhost string, op mq.Op) error {
+	n.deeds = append(n.deeds, fmt.Sprintf("%s declares in %s %+v", operator, vhost, op))
+	return n.err
+}
+
 func (n *node) DeleteQueue(_ context.Context, operator string, q *meta.Queue, ifUnused, ifEmpty bool) (uint32, error) {
 	if ifUnused {
 		return 0, mq.Errorf(mq.PreconditionFailed, "queue '%s' in vhost '%s' in use", q.Name, q.VHost)

@@ -11,6 +11,9 @@ import (
 	"warren/mq"
 )
 
+// HashPassword is a password as definition files have it.
+func HashPassword(password string) (string, error) { return hash(password) }
+
 // hash is a password as the metadata keeps it. Nobody can log in with an empty
 // one.
 func hash(password string) (string, error) {

@@ -28,6 +28,8 @@ type node struct {
 	loginErr    error
 	tags        map[string][]string // of users, whose passwords are their names
 	connections []Connection
+	channels    []Channel
+	consumers   []Consumer
 	closed      []string // names and reasons of connections, as they were closed
 
 	secret string
@@ -52,6 +54,9 @@ func (n *node) Connections(_ context.Context, name string) (out []Connection) {
 	}
 	return out
 }
+
+func (n *node) Channels(context.Context) []Channel           { return n.channels }
+func (n *node) Consumers(context.Context, string) []Consumer { return n.consumers }
 
 func (n *node) CloseConnection(_ context.Context, c Connection, reason string) bool {
 	n.closed = append(n.closed, c.Name+" on "+c.NodeID+": "+reason)

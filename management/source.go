@@ -28,9 +28,42 @@ type Source interface {
 	// name those of that name. It asks the other nodes, for as long as ctx lasts;
 	// one that did not answer is left out.
 	Connections(ctx context.Context, name string) []Connection
+	// Channels and Consumers are those of the clients of the whole cluster; a node
+	// that did not answer is left out. Only consumers in one vhost are asked for.
+	Channels(ctx context.Context) []Channel
+	Consumers(ctx context.Context, vhost string) []Consumer
 	// CloseConnection closes a connection wherever it is; its client hears the
 	// reason. False means that it has gone, or that its node did not answer.
 	CloseConnection(ctx context.Context, c Connection, reason string) bool
+}
+
+// Channel is a client's open channel, under RabbitMQ's names.
+type Channel struct {
+	Connection    string `json:"connection"` // its name
+	Node          string `json:"node"`
+	Number        uint16 `json:"number"`
+	User          string `json:"user"`
+	VHost         string `json:"vhost"`
+	Transactional bool   `json:"transactional"`
+	Confirm       bool   `json:"confirm"`
+	Consumers     int    `json:"consumer_count"`
+	Unacked       int    `json:"messages_unacknowledged"`
+	Unconfirmed   int    `json:"messages_unconfirmed"`
+	Prefetch      int    `json:"prefetch_count"`
+	GlobalLimit   int    `json:"global_prefetch_count"`
+}
+
+// Consumer is a client's consumer of a queue, under RabbitMQ's names.
+type Consumer struct {
+	VHost       string          `json:"vhost"`
+	Queue       string          `json:"queue_name"`
+	Connection  string          `json:"connection"` // its name
+	Channel     uint16          `json:"channel"`
+	Tag         string          `json:"consumer_tag"`
+	AckRequired bool            `json:"ack_required"`
+	Prefetch    uint32          `json:"prefetch_count"`
+	Active      bool            `json:"active"`
+	Arguments   json.RawMessage `json:"arguments"` // see arguments
 }
 
 // Connection is a client's connection, under RabbitMQ's names.

@@ -15,6 +15,8 @@ const (
 	callApplied         = cluster.KindNode + iota // how far a group's log is applied
 	callConnections                               // which clients are connected
 	callCloseConnection                           // close one
+	callChannels                                  // which channels they have open
+	callConsumers                                 // and which consumers
 )
 
 // answer says what this node does with the requests of others. Before the
@@ -24,6 +26,8 @@ func (n *Node) answer() {
 	n.cluster.OnCall(callApplied, n.groups.onApplied)
 	n.cluster.OnCall(callConnections, n.onConnections)
 	n.cluster.OnCall(callCloseConnection, n.onCloseConnection)
+	n.cluster.OnCall(callChannels, n.onChannels)
+	n.cluster.OnCall(callConsumers, n.onConsumers)
 }
 
 var errMalformed = errors.New("malformed request or answer")

@@ -12,6 +12,7 @@ import (
 
 	"warren/fsm/meta"
 	"warren/management"
+	"warren/mq"
 )
 
 // ControlSecret is what `warren ctl` shows on this machine.
@@ -23,6 +24,11 @@ func (n *Node) View() *meta.View { return n.broker.View() }
 // Administer checks and commits an operator's change.
 func (n *Node) Administer(ctx context.Context, op meta.Op) (bool, error) {
 	return n.broker.Administer(ctx, op)
+}
+
+// Declare makes a queue, an exchange or a binding for an operator.
+func (n *Node) Declare(ctx context.Context, operator, vhost string, op mq.Op) error {
+	return n.broker.DeclareAs(ctx, operator, vhost, op)
 }
 
 // DeleteQueue deletes a queue for an operator.

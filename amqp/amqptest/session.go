@@ -207,6 +207,10 @@ func (s *session) Drained(_ mq.ConsumerID, messages, _ int) {
 	s.broker.drained += messages
 }
 
+// OpenChannel counts nothing: every user may have any number.
+func (s *session) OpenChannel(context.Context) error { return nil }
+func (s *session) CloseChannel()                     {}
+
 func (s *session) Close() error {
 	b := s.broker
 	b.mu.Lock()

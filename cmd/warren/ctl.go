@@ -239,7 +239,7 @@ func (c *ctlCall) run() error {
 	if err != nil {
 		return err
 	}
-	if c.verb.columns != nil {
+	if c.verb.columns != nil && (reply.Message == "" || reply.Rows != nil) {
 		columns := c.verb.columns
 		if c.verb.known != nil {
 			columns = c.args
@@ -267,7 +267,7 @@ func (c *ctlCall) run() error {
 func (c *ctlCall) command() (reply management.ControlReply, err error) {
 	req := management.ControlRequest{Verb: c.verb.name, Args: c.args, VHost: c.vhost(), Options: map[string]string{}}
 	c.flags.Visit(func(f *pflag.Flag) {
-		if slices.Contains(c.verb.options, f.Name) && f.Value.String() != "false" {
+		if slices.Contains(c.verb.options, f.Name) && f.Value.String() != "false" && !(f.Name == "user" && c.login() != "") {
 			req.Options[f.Name] = f.Value.String()
 		}
 	})
@@ -286,8 +286,18 @@ func (c *ctlCall) command() (reply management.ControlReply, err error) {
 }
 
 func (c *ctlCall) option(name string) string { return c.flags.Lookup(name).Value.String() }
-func (c *ctlCall) vhost() string             { return c.option("vhost") }
-func (c *ctlCall) formatter() string         { return c.option("formatter") }
+
+// login is who logs in, "" if nobody has to: a verb may have an option of that
+// name for something else.
+func (c *ctlCall) login() string {
+	if slices.Contains(c.verb.options, "user") && c.option("password") == "" {
+		return ""
+	}
+	return c.option("user")
+}
+
+func (c *ctlCall) vhost() string     { return c.option("vhost") }
+func (c *ctlCall) formatter() string { return c.option("formatter") }
 
 // talks reports whether more may be said than the answer.
 func (c *ctlCall) talks() bool { return c.option("quiet") == "false" && c.option("silent") == "false" }

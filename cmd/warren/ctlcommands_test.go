@@ -186,7 +186,33 @@ func TestCommandsDoAndPrintWhatRabbitmqctlDoes(t *testing.T) {
 		{"-q set_vm_memory_high_watermark absolute x", 65, "Error:\n'x' is not a size in bytes..."},
 		{"set_disk_free_limit 1GB", 0, "Setting disk free limit on the local node to 1GB bytes ..."},
 		{"-q set_disk_free_limit -1", 64, "Error (argument validation)..."},
-		{"list_channels", 69, "Error:\nCommand 'list_channels' is not implemented in this version."},
+		{"list_unresponsive_queues", 69, "Error:\nCommand 'list_unresponsive_queues' is not implemented in this version."},
+		{"list_channels", 0, "Listing channels ..."},
+		{"list_consumers -p v", 0, "Listing consumers in vhost v ..."},
+		{`set_vhost_limits -p v '{"max-connections": 2, "max-queues": 3}'`, 0, `Setting vhost limits to "{"max-connections": 2, "max-queues": 3}" for vhost "v" ...`},
+		{`-q set_vhost_limits -p v '{"max-exchanges": 2}'`, 69, "Error:\nValidation failed\n\nUnrecognised terms [{<<\"max-exchanges\">>,2}] in limits"},
+		{`-q set_vhost_limits -p v '{"max-queues": "x"}'`, 69, "Error:\nValidation failed\n\n<<\"max-queues\">> should be a number, actually was x"},
+		{`-q set_vhost_limits -p nope '{}'`, 65, "Error:\nVirtual host 'nope' does not exist"},
+		{"list_vhost_limits -p v", 0, "Listing limits for vhost \"v\" ...\n{\"max-connections\":2,\"max-queues\":3}"},
+		{"list_vhost_limits --global", 0, "Listing limits for all vhosts ...\nvhost\tlimits\nv\t{\"max-connections\":2,\"max-queues\":3}"},
+		{"list_parameters -p v -q", 0, "component\tname\tvalue\nvhost-limits\tlimits\t{\"max-connections\":2,\"max-queues\":3}"},
+		{"clear_vhost_limits -p v", 0, `Clearing vhost "v" limits ...`},
+		{"-q clear_vhost_limits -p v", 69, "Error:\nParameter does not exist"},
+		{`set_user_limits bob '{"max-connections": 2}' -q`, 0, ""},
+		{`set_user_limits bob '{"max-channels": 5}' -q`, 0, ""},
+		{"list_user_limits --user bob", 0, "Listing limits for user \"bob\" ...\n{\"max-channels\":5,\"max-connections\":2}"},
+		{"clear_user_limits bob max-channels", 0, `Clearing "max-channels" limit for user "bob" ...`},
+		{"list_user_limits", 0, "Listing limits for all users ...\nuser\tlimits\nbob\t{\"max-connections\":2}"},
+		{"clear_user_limits bob all", 0, `Clearing all limits for user "bob" ...`},
+		{"list_user_limits -q", 0, ""},
+		{"set_parameter -p v shovel my '{}'", 69, "Setting runtime parameter \"my\" for component \"shovel\" to \"{}\" in vhost \"v\" ...\nError:\nValidation failed\n\ncomponent shovel not found"},
+		{`set_parameter -q -p v vhost-limits limits '{"max-queues":1}'`, 0, ""},
+		{"clear_parameter -p v vhost-limits limits", 0, `Clearing runtime parameter "limits" for component "vhost-limits" on vhost "v" ...`},
+		{"clear_parameter -q -p v vhost-limits limits", 69, "Error:\nParameter does not exist"},
+		{`set_global_parameter colour '"blue"'`, 0, `Setting global runtime parameter "colour" to ""blue"" ...`},
+		{"list_global_parameters -q", 0, "name\tvalue\ncolour\t\"blue\""},
+		{"clear_global_parameter -q colour", 0, ""},
+		{"clear_global_parameter -q colour", 69, "Error:\nParameter does not exist"},
 		{"no_such_command", 64, "Command 'no_such_command' not found...."},
 		{"-n node1 cluster_status", 0, "Basics\n\nCluster name: warren\n..."},
 		{"-q -n node7 list_users", 69, "Error:\nno node named node7 has its data in " + dir + "; there is node1...."},
@@ -241,6 +267,11 @@ func watchObjects(t *testing.T, dir, amqp string) {
 		{"purge_queue q", 0, "Purging queue 'q' in vhost '/' ..."},
 		{"list_queues -s", 0, "q\t0"},
 		{"delete_queue q --if-empty", 0, "Deleting queue 'q' on vhost '/' ..."},
+	} {
+		s.check(t, dir)
+	}
+	watchConsumer(t, dir, ch)
+	for _, s := range []step{
 		{"close_all_connections over", 0, "Closing all connections in vhost /, reason: over...\nClosed 1 connections"},
 	} {
 		s.check(t, dir)
@@ -350,5 +381,44 @@ func TestHelpKnowsEveryVerb(t *testing.T) {
 	}
 	if out, err := run(t, "ctl", "add_user", "--help"); err != nil || !strings.Contains(out, "warren ctl [options] add_user <username>") {
 		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+// watchConsumer looks at a channel and its consumer, and takes their queue
+// through a definitions file.
+func watchConsumer(t *testing.T, dir string, ch *amqp091.Channel) {
+	t.Helper()
+	if _, err := ch.QueueDeclare("c", true, false, false, false, amqp091.Table{"x-single-active-consumer": true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Qos(5, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range []string{"t1", "t2"} {
+		if _, err := ch.Consume("c", tag, false, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "definitions.json")
+	for _, s := range []step{
+		{"list_channels -s user number confirm transactional consumer_count prefetch_count messages_unconfirmed", 0, "guest\t1\ttrue\tfalse\t2\t5\t0"},
+		{"list_consumers -q queue_name consumer_tag ack_required prefetch_count active arguments", 0,
+			"queue_name\tconsumer_tag\tack_required\tprefetch_count\tactive\targuments\nc\tt1\ttrue\t5\ttrue\t[]\nc\tt2\ttrue\t5\tfalse\t[]"},
+		{"export_definitions " + file, 0, "Exporting definitions in JSON to a file at \"" + file + "\" ..."},
+		{"delete_queue -q c", 0, ""},
+		{"list_queues -s", 0, ""},
+		{"import_definitions " + file, 0, "Importing definitions in JSON from a file at \"" + file + "\" ..."},
+		{"list_queues -s name arguments", 0, "c\t[{\"x-single-active-consumer\",true}]"},
+		{"import_definitions -q " + file, 0, ""},
+		{"import_definitions -q " + file + ".not", 65, "Error:\nFile " + file + ".not does not exist or cannot be read:..."},
+	} {
+		s.check(t, dir)
+	}
+	out, exit, said := ctlOf(t, "", "hash_password", "secret")
+	if exit != 0 || len(out) != len("aGFzaA==")*6+1 {
+		t.Errorf("hash_password: %d %s%s", exit, out, said)
 	}
 }

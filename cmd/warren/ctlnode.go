@@ -60,7 +60,7 @@ func (c *ctlCall) endpoints() ([]endpoint, error) {
 	if len(local) > 0 {
 		return local, nil
 	}
-	if problem != nil && c.option("user") == "" {
+	if problem != nil && c.login() == "" {
 		return nil, fail(management.ExitUnavailable, "%v (run this as the user that runs the node)", problem)
 	}
 	return []endpoint{{url: fallbackURL}}, nil
@@ -118,7 +118,7 @@ func (c *ctlCall) ask(method, path string, body []byte) ([]byte, error) {
 	}
 	var unreachable error
 	for _, e := range nodes {
-		if path == management.ControlPath && e.secret == "" && c.option("user") == "" {
+		if path == management.ControlPath && e.secret == "" && c.login() == "" {
 			return nil, fail(management.ExitUnavailable, "no data directory of a node at %s was found in %s: give --data-dir, or --user and --password of an administrator", e.url, c.dataDir())
 		}
 		answer, err := c.askOne(e, method, path, body)
@@ -149,7 +149,7 @@ func (c *ctlCall) askOne(e endpoint, method, path string, body []byte) ([]byte, 
 	if err != nil {
 		return nil, fail(management.ExitUsage, "%v", err)
 	}
-	if user := c.option("user"); user != "" {
+	if user := c.login(); user != "" {
 		req.SetBasicAuth(user, c.option("password"))
 	} else if e.secret != "" {
 		req.Header.Set("Authorization", "Bearer "+e.secret)

@@ -92,9 +92,20 @@ func connectionColumns() []string {
 	}
 }
 
+func channelColumns() []string {
+	return []string{
+		"pid", "connection", "name", "number", "user", "vhost", "node", "transactional", "confirm", "consumer_count",
+		"messages_unacknowledged", "messages_unconfirmed", "prefetch_count", "global_prefetch_count",
+	}
+}
+
+func consumerColumns() []string {
+	return []string{"queue_name", "channel_pid", "consumer_tag", "ack_required", "prefetch_count", "active", "arguments"}
+}
+
 // verbs are all of them, in the order of the help.
 func verbs() []verb {
-	return slices.Concat(nodeVerbs(), userVerbs(), policyVerbs(), vhostVerbs(), objectVerbs())
+	return slices.Concat(nodeVerbs(), userVerbs(), policyVerbs(), limitVerbs(), vhostVerbs(), objectVerbs(), definitionVerbs())
 }
 
 func nodeVerbs() []verb {
@@ -176,6 +187,8 @@ func objectVerbs() []verb {
 		{name: "list_exchanges", args: "[<column> ...]", short: "Exchanges of a vhost", most: -1, columns: []string{"name", "type"}, known: exchangeColumns(), banner: says("Listing exchanges for vhost %s ...", inVHost)},
 		{name: "list_bindings", args: "[<column> ...]", short: "Bindings of a vhost", most: -1, columns: bindingColumns()[:6], known: bindingColumns(), banner: says("Listing bindings for vhost %s...", inVHost)},
 		{name: "list_connections", args: "[<column> ...]", short: "Clients' connections on all nodes", most: -1, columns: []string{"user", "peer_host", "peer_port", "state"}, known: connectionColumns(), banner: says("Listing connections ...")},
+		{name: "list_channels", args: "[<column> ...]", short: "Clients' channels on all nodes", most: -1, columns: []string{"pid", "user", "consumer_count", "messages_unacknowledged"}, known: channelColumns(), banner: says("Listing channels ...")},
+		{name: "list_consumers", args: "[<column> ...]", short: "Consumers in a vhost", most: -1, columns: consumerColumns(), known: consumerColumns(), banner: says("Listing consumers in vhost %s ...", inVHost)},
 		{name: "close_connection", args: "<name> <reason>", short: "Close the connection that list_connections calls by that name", least: 2, most: 2, banner: says("Closing connection %s, reason: %s...", arg(0), arg(1))},
 		{name: "close_all_connections", args: "[--global] [--limit <n>] [--per-connection-delay <ms>] <reason>", short: "Close the connections to a vhost, or all", least: 1, most: 1,
 			options: []string{"global", "limit", "per-connection-delay"}, banner: func(c *ctlCall) string {
@@ -195,11 +208,9 @@ func objectVerbs() []verb {
 // that would not be unknown to who wrote it.
 func rabbitsOwn() []string {
 	return []string{
-		"list_channels", "list_consumers", "list_unresponsive_queues",
-		"set_vhost_limits", "clear_vhost_limits", "list_vhost_limits", "set_user_limits", "clear_user_limits", "list_user_limits",
-		"set_parameter", "clear_parameter", "list_parameters", "set_global_parameter", "clear_global_parameter", "list_global_parameters",
+		"list_unresponsive_queues",
 		"set_cluster_name", "join_cluster", "forget_cluster_node", "stop_app", "start_app", "stop", "shutdown", "reset", "eval",
-		"export_definitions", "import_definitions", "enable_feature_flag", "list_feature_flags", "hash_password", "environment", "report",
+		"enable_feature_flag", "list_feature_flags", "environment", "report",
 		"restart_vhost", "update_vhost_metadata", "set_log_level", "rotate_logs",
 	}
 }
