@@ -28,8 +28,8 @@ func credentials(mechanism, response string) (mq.Credentials, error) {
 			break
 		}
 		var hasUser, hasPassword bool
-		creds.User, hasUser = t.String("LOGIN")
-		creds.Password, hasPassword = t.String("PASSWORD")
+		creds.User, hasUser = octets(t, "LOGIN")
+		creds.Password, hasPassword = octets(t, "PASSWORD")
 		ok = hasUser && hasPassword
 	default:
 		return creds, mq.Errorf(mq.CommandInvalid, "unknown authentication mechanism '%s'", mechanism)
@@ -38,4 +38,16 @@ func credentials(mechanism, response string) (mq.Credentials, error) {
 		return creds, mq.Errorf(mq.SyntaxError, "invalid %s response", mechanism)
 	}
 	return creds, nil
+}
+
+// octets is a string or a byte array ('x') of a table: some clients write
+// their strings so.
+func octets(t mq.Table, key string) (string, bool) {
+	switch v, _ := t.Get(key); v := v.(type) {
+	case string:
+		return v, true
+	case []byte:
+		return string(v), true
+	}
+	return "", false
 }

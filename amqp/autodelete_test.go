@@ -35,6 +35,16 @@ func (s autoDeletingSession) Cancel(ctx context.Context, id mq.ConsumerID) error
 	return s.Session.Cancel(ctx, id)
 }
 
+// Change tells the sinks of a deletion before it has returned.
+func (s autoDeletingSession) Change(ctx context.Context, op mq.Op) (mq.Reply, error) {
+	if _, deletes := op.(mq.QueueDelete); deletes {
+		for _, to := range s.sinks {
+			to.Cancelled(mq.Errorf(mq.NotFound, "the queue is gone"))
+		}
+	}
+	return s.Session.Change(ctx, op)
+}
+
 // Clients such as py-amqp take a basic.cancel that comes before their
 // cancel-ok for a failure.
 func TestAClientThatCancelsItsConsumerIsNotToldThatItEnds(t *testing.T) {
@@ -46,4 +56,21 @@ func TestAClientThatCancelsItsConsumerIsNotToldThatItEnds(t *testing.T) {
 	consume(c, wire.BasicConsume{ConsumerTag: "t"}) // the tag is free again
 	c.Send(1, &wire.ChannelClose{})
 	amqptest.Expect[wire.ChannelCloseOk](c)
+}
+
+// A client that waits for delete-ok gets it first, as from RabbitMQ: py-amqp and
+// php-amqplib raise an error at a basic.cancel, and from whatever they wait for.
+func TestAClientThatDeletesAQueueHearsOfItsConsumersAfterTheAnswer(t *testing.T) {
+	c := amqptest.Pipe(t, autoDeleting{amqptest.New()}, amqp.Config{}).Open(1)
+	c.Declare(1, "q")
+	consume(c, wire.BasicConsume{ConsumerTag: "t"})
+	c.Send(1, &wire.QueueDelete{Queue: "q"})
+	amqptest.Expect[wire.QueueDeleteOk](c)
+	if got := amqptest.Expect[wire.BasicCancel](c); got.ConsumerTag != "t" || !got.NoWait {
+		t.Errorf("got %+v", got)
+	}
+	c.Declare(1, "q")
+	consume(c, wire.BasicConsume{ConsumerTag: "t"}) // the tag is free again
+	c.Send(1, &wire.QueueDelete{Queue: "q", NoWait: true})
+	amqptest.Expect[wire.BasicCancel](c)
 }

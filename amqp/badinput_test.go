@@ -161,6 +161,36 @@ func TestAClosedChannelIgnoresAllButCloseOk(t *testing.T) {
 	c.Declare(1, "again")
 }
 
+// A client's threads share a connection and not their knowledge: what one sends
+// while another closes the channel is on its way, and ends nothing. Later it
+// is an error again.
+func TestWhatWasOnItsWayWhenAClientClosedAChannelIsIgnored(t *testing.T) {
+	c := amqptest.Pipe(t, amqptest.New(), amqp.Config{CloseTimeout: 10 * time.Millisecond}).Open(2)
+	b := wire.AppendMethod(nil, 1, &wire.ChannelClose{})
+	b = wire.AppendMethod(b, 1, &wire.BasicAck{DeliveryTag: 1})
+	b = wire.AppendMethod(b, 1, &wire.BasicPublish{RoutingKey: []byte("q")})
+	b = wire.AppendBody(wire.AppendHeader(b, 1, 60, 1, nil), 1, []byte("x"), 0)
+	b = wire.AppendMethod(b, 1, &wire.QueueDeclare{Queue: "late"})
+	c.Write(b)
+	amqptest.Expect[wire.ChannelCloseOk](c)
+	c.ExpectNothing(2)
+	c.Send(1, &wire.ChannelOpen{})
+	amqptest.Expect[wire.ChannelOpenOk](c)
+	c.Declare(1, "again")
+	c.Send(1, &wire.ChannelClose{})
+	amqptest.Expect[wire.ChannelCloseOk](c)
+	deadline := time.Now().Add(10 * time.Second)
+	for closed := false; !closed; { // until the grace is over
+		if time.Now().After(deadline) {
+			t.Fatal("a closed channel may be used for ever")
+		}
+		c.Write(wire.AppendMethod(wire.AppendMethod(nil, 1, &wire.BasicQos{}), 2, &wire.BasicQos{}))
+		_, got := c.Next()
+		_, answered := got.Method.(*wire.BasicQosOk)
+		closed = !answered
+	}
+}
+
 func TestWhatAChannelRefuses(t *testing.T) {
 	b := amqptest.New()
 	s := amqptest.Serve(t, b, amqp.Config{CloseTimeout: 20 * time.Millisecond})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"warren/amqp/wire"
 	"warren/mq"
@@ -116,7 +117,7 @@ func (s *slot) open() error {
 	if err := s.conn.session.OpenChannel(s.conn.ctx); err != nil {
 		return err
 	}
-	s.ch = &channel{number: s.number}
+	s.ch, s.left = &channel{number: s.number}, time.Time{}
 	s.conn.list(s.ch)
 	s.conn.server.count.channelsOpened.Add(1)
 	s.conn.channels.Add(1)
@@ -128,7 +129,10 @@ func (s *slot) open() error {
 func (s *slot) close() {
 	ch := s.ch
 	s.settleBeforeLeaving()
-	s.leave(ch, func() { s.conn.out.closing(ch, &wire.ChannelCloseOk{}) })
+	s.leave(ch, func() {
+		s.left = time.Now()
+		s.conn.out.closing(ch, &wire.ChannelCloseOk{})
+	})
 }
 
 // leave takes a channel out of the slot: its consumers end, and what its client

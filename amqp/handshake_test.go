@@ -149,15 +149,13 @@ func TestTheHandshakeHasALimit(t *testing.T) {
 	s.Dial(t).ExpectEOF()
 }
 
-// RabbitMQ's connection.update-secret.
-func TestUpdateSecretChecksTheNewOne(t *testing.T) {
-	c := amqptest.Pipe(t, amqptest.New(), amqp.Config{CloseTimeout: 10 * time.Millisecond}).Open(0)
-	c.Send(0, &wire.ConnectionUpdateSecret{NewSecret: "guest"})
-	amqptest.Expect[wire.ConnectionUpdateSecretOk](c)
-	c.Send(0, &wire.ConnectionUpdateSecret{NewSecret: "stale"})
-	closed := c.ExpectClose(0, mq.NotAllowed)
-	if closed.ReplyText != "NOT_ALLOWED - New secret was refused by one of the backends" || closed.ClassID != 10 || closed.MethodID != 70 {
-		t.Errorf("got %+v", closed)
+// RabbitMQ's connection.update-secret: there is nothing here that it could be
+// checked against, and nothing that runs out.
+func TestUpdateSecretTakesAnySecret(t *testing.T) {
+	c := amqptest.Pipe(t, amqptest.New(), amqp.Config{}).Open(0)
+	for _, secret := range []string{"guest", "stale", ""} {
+		c.Send(0, &wire.ConnectionUpdateSecret{NewSecret: secret})
+		amqptest.Expect[wire.ConnectionUpdateSecretOk](c)
 	}
 }
 

@@ -21,6 +21,10 @@ type ledger struct {
 	// their queues.
 	orphans []mq.Held
 	closed  bool
+	// While the client deletes a queue, the cancels of its consumers are held:
+	// what waits for delete-ok does not expect them before it (RabbitMQ's order).
+	holds   bool
+	cancels []item
 }
 
 type parkedDelivery struct {
@@ -212,9 +216,35 @@ func (o *outbox) leaving(c *consumer) {
 // understands it and did not end it itself. mu is held.
 func (o *outbox) lose(c *consumer) {
 	o.removeConsumer(c)
-	if !c.ch.ledger.closed && c.notify && !c.leaving {
-		o.add(item{channel: c.ch.number, method: &wire.BasicCancel{ConsumerTag: c.tag, NoWait: true}})
+	l := &c.ch.ledger
+	if l.closed || !c.notify || c.leaving {
+		return
 	}
+	cancel := item{channel: c.ch.number, method: &wire.BasicCancel{ConsumerTag: c.tag, NoWait: true}}
+	if l.holds {
+		l.cancels = append(l.cancels, cancel)
+		return
+	}
+	o.add(cancel)
+}
+
+// holdCancels holds the cancels of a channel's consumers until tellCancels.
+func (o *outbox) holdCancels(ch *channel) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ch.ledger.holds = true
+}
+
+func (o *outbox) tellCancels(ch *channel) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l := &ch.ledger
+	if !l.closed {
+		for _, cancel := range l.cancels {
+			o.add(cancel)
+		}
+	}
+	l.holds, l.cancels = false, nil
 }
 
 // removeConsumer ends a consumer; deliveries that the client did not get

@@ -1,6 +1,8 @@
 package amqp
 
 import (
+	"context"
+
 	"warren/amqp/wire"
 	"warren/mq"
 )
@@ -66,9 +68,14 @@ func (s *slot) queueDelete(m *wire.QueueDelete) error {
 	if err != nil {
 		return err
 	}
-	return s.change(mq.QueueDelete{Name: name, IfUnused: m.IfUnused, IfEmpty: m.IfEmpty}, func(r mq.Reply) {
-		if !m.NoWait {
+	ch := s.ch
+	return s.slowly(func(ctx context.Context) error {
+		s.conn.out.holdCancels(ch)
+		defer s.conn.out.tellCancels(ch)
+		r, err := s.conn.session.Change(ctx, mq.QueueDelete{Name: name, IfUnused: m.IfUnused, IfEmpty: m.IfEmpty})
+		if err == nil && !m.NoWait {
 			s.reply(&wire.QueueDeleteOk{MessageCount: r.Messages})
 		}
+		return err
 	})
 }

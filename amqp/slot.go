@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"warren/amqp/wire"
 	"warren/mq"
@@ -28,9 +29,10 @@ type slot struct {
 	conn   *conn
 	number uint16
 
-	ch      *channel // nil: not open
-	closing bool     // we sent channel.close and wait for close-ok
-	away    bool     // the baton is not with the reader
+	ch      *channel  // nil: not open
+	closing bool      // we sent channel.close and wait for close-ok
+	left    time.Time // when the client closed the channel
+	away    bool      // the baton is not with the reader
 	content assembly
 
 	// class and method name the method in hand: the offender, if there is one.
@@ -78,9 +80,12 @@ func (c *conn) slot(f wire.Frame) *slot {
 		c.fail(mq.Errorf(mq.NotAllowed, "number of channels opened (%d) has reached the negotiated channel_max (%d)", len(c.slots), c.channelMax), 0, 0) // RabbitMQ blames no method either
 		return nil
 	}
-	if e := notOpen(f); e != nil {
-		class, method, _ := wire.MethodID(f.Payload)
-		c.fail(e, class, method)
+	if !opens(f) {
+		var class, method uint16 // of content there is no offending method
+		if f.Type == wire.FrameMethod {
+			class, method, _ = wire.MethodID(f.Payload)
+		}
+		c.fail(notOpen(f), class, method)
 		return nil
 	}
 	s := newSlot(c, f.Channel)
@@ -88,17 +93,33 @@ func (c *conn) slot(f wire.Frame) *slot {
 	return s
 }
 
-// notOpen is the error of a frame for a channel that is not open, nil if the
-// frame is channel.open.
-func notOpen(f wire.Frame) *mq.Error {
-	class, method, ok := wire.MethodID(f.Payload)
-	switch {
-	case f.Type != wire.FrameMethod:
-		return mq.Errorf(mq.UnexpectedFrame, "expected method frame, got non method frame instead")
-	case !ok || class != classChannel || method != methodOpen:
-		return mq.Errorf(mq.ChannelError, "expected 'channel.open'")
+// leftGrace is how long after its channel.close a client may send on a channel
+// without harm: its threads need not know of each other.
+const leftGrace = 500 * time.Millisecond
+
+// unopened is the error of a frame for a channel that is not open, nil if it
+// was on its way when the client closed the channel. RabbitMQ too ignores such
+// frames for a moment, until the channel's process has gone.
+func (s *slot) unopened(f wire.Frame) error {
+	if !s.left.IsZero() && time.Since(s.left) < leftGrace {
+		return nil
 	}
-	return nil
+	return notOpen(f)
+}
+
+// opens reports whether a frame is channel.open.
+func opens(f wire.Frame) bool {
+	class, method, ok := wire.MethodID(f.Payload)
+	return ok && f.Type == wire.FrameMethod && class == classChannel && method == methodOpen
+}
+
+// notOpen is the error of a frame for a channel that is not open and that does
+// not open it.
+func notOpen(f wire.Frame) *mq.Error {
+	if f.Type != wire.FrameMethod {
+		return mq.Errorf(mq.UnexpectedFrame, "expected method frame, got non method frame instead")
+	}
+	return mq.Errorf(mq.ChannelError, "expected 'channel.open'")
 }
 
 // putOff copies a frame into the backlog, waiting for room. False means that
@@ -221,7 +242,7 @@ func (s *slot) frame(f wire.Frame) error {
 	if f.Type != wire.FrameMethod {
 		if s.ch == nil {
 			s.class, s.method = 0, 0
-			return notOpen(f)
+			return s.unopened(f)
 		}
 		return s.contentFrame(f)
 	}
@@ -230,10 +251,8 @@ func (s *slot) frame(f wire.Frame) error {
 		return s.content.unexpected()
 	}
 	s.class, s.method = class, method
-	if s.ch == nil {
-		if e := notOpen(f); e != nil {
-			return e
-		}
+	if s.ch == nil && !opens(f) {
+		return s.unopened(f)
 	}
 	if ok && class == classBasic {
 		switch method {

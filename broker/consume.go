@@ -18,6 +18,9 @@ func (s *Session) Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) 
 		if err != nil {
 			return 0, err
 		}
+		if kind, _ := q.Args.String("x-queue-type"); spec.Exclusive && singleActive(q) && kind != "quorum" { // as RabbitMQ: there are to be others
+			return 0, inExclusiveUse(q)
+		}
 		timeoutMs, err := timeoutOf(&spec, q)
 		if err != nil {
 			return 0, err
@@ -27,6 +30,10 @@ func (s *Session) Consume(ctx context.Context, spec mq.ConsumeSpec, to mq.Sink) 
 			return id, err
 		} // perhaps it was declared again meanwhile
 	}
+}
+
+func inExclusiveUse(q *meta.Queue) *mq.Error {
+	return mq.Errorf(mq.AccessRefused, "queue '%s' in vhost '%s' in exclusive use", q.Name, q.VHost)
 }
 
 // attach makes a consumer known here and to its queue's leader.

@@ -31,10 +31,13 @@ const (
 // basic.consume says, or else what its queue says; 0 means for ever.
 func timeoutOf(spec *mq.ConsumeSpec, q *meta.Queue) (ms uint64, err error) {
 	v, stated := spec.Args.Get(consumerTimeout)
-	if n, whole := mq.Int(v); stated && (!whole || n < 0) {
-		return 0, mq.Errorf(mq.PreconditionFailed, "invalid arg '%s' for consumer of queue '%s' in vhost '%s': expected a whole number of milliseconds that is not negative", consumerTimeout, q.Name, q.VHost)
-	} else if n > 0 {
-		return uint64(n), nil
+	if stated {
+		if fault := isNotNegative(v, nil); fault != "" {
+			return 0, mq.Errorf(mq.PreconditionFailed, "invalid arg '%s' for queue '%s' in vhost '%s': %s", consumerTimeout, q.Name, q.VHost, fault)
+		}
+		if n, _ := mq.Int(v); n > 0 {
+			return uint64(n), nil
+		}
 	}
 	return uint64(max(0, limit(q, consumerTimeout))), nil
 }

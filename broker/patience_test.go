@@ -166,9 +166,11 @@ func TestConsumerTimeoutIsChecked(t *testing.T) {
 	h := newHouse(t, 1, 1)
 	s := h.nodes[0].open(t)
 	s.mustDeclare(t, durable)
-	for _, bad := range []any{"1s", int32(-1), true} {
+	for bad, fault := range map[any]string{
+		"1s": `"expected integer, got longstr"`, int32(-1): "{value_negative,-1}", true: `"expected integer, got bool"`,
+	} {
 		_, err := s.Consume(t.Context(), mq.ConsumeSpec{Queue: "q", Args: args("x-consumer-timeout", bad)}, newInbox())
-		wantText(t, err, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for consumer of queue 'q' in vhost '/': expected a whole number of milliseconds that is not negative")
+		wantText(t, err, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue 'q' in vhost '/': "+fault)
 	}
 }
 

@@ -368,7 +368,7 @@ func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
 		q.d.Resize(at.Key, at.Prefetch)
 		s.lead.reschedule(q, at.Key, at.Patience)
 	} else if err := s.lead.attach(q, at.Consumer); err != nil {
-		a.fail(mq.Errorf(mq.AccessRefused, "queue '%s' in vhost '%s' in exclusive use", rec.Name, rec.VHost))
+		a.fail(inExclusiveUse(rec))
 		return
 	}
 	a.ok(nil)

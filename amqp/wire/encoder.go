@@ -9,17 +9,19 @@ import (
 const shortstrBytesMax = 255
 
 // cut shortens a string to what fits a short string, never inside a UTF-8
-// character. Names arrived as short strings and always fit; reply texts that
+// character, and says so with dots. Names arrived as short strings and always fit; reply texts that
 // quote them need not.
 func cut(s string) string {
 	if len(s) <= shortstrBytesMax {
 		return s
 	}
-	n := shortstrBytesMax
-	for n > shortstrBytesMax-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+	const dots = "..."
+	most := shortstrBytesMax - len(dots)
+	n := most
+	for n > most-utf8.UTFMax && !utf8.RuneStart(s[n]) {
 		n--
 	}
-	return s[:n]
+	return s[:n] + dots
 }
 
 func appendShortstr(dst []byte, s string) []byte {

@@ -29,6 +29,7 @@ func (q *Queue) Attach(c Consumer) error {
 		q.ages++
 		h.age, h.attached = q.ages, true
 		q.attached++
+		q.loose -= h.held
 	}
 	h.Consumer, h.messages, h.bytes = c, LinkMessages, LinkBytes
 	q.level(c.Priority).attached++
@@ -101,6 +102,7 @@ func (q *Queue) leave(i int32) {
 	if h.attached {
 		h.attached = false
 		q.attached--
+		q.loose += h.held
 		q.leaveLevel(h)
 	}
 	h.NoAck = false // what it claims from now on is to be settled

@@ -138,8 +138,9 @@ func (q *Queue) turn() int32 {
 	}
 	if q.singleActive {
 		// Nobody gets anything while another consumer holds something: so a switch
-		// waits until what the last active one holds is settled or returned.
-		if a := q.active; a != nobody && q.holders[a].queued && q.holders[a].held == q.held-q.Withdrawn() {
+		// to a more urgent one waits until what the last active one holds is settled
+		// or returned. One that was cancelled is not waited for.
+		if a := q.active; a != nobody && q.holders[a].queued && q.holders[a].held == q.held-q.loose {
 			return a
 		}
 		return nobody

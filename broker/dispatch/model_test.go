@@ -165,7 +165,8 @@ func (m *model) next(t *rapid.T, limit mq.Seq) {
 		}
 		a, ok := m.q.Active()
 		for _, h := range m.held {
-			ok = ok && (h.k == a || h.k == leaderKey())
+			_, consumes := m.consumers[h.k]
+			ok = ok && (h.k == a || !consumes)
 		}
 		return !ok || k != a
 	})

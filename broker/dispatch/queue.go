@@ -35,6 +35,7 @@ type Queue struct {
 	nDeferred    int          // outstanding as deferred
 	held         int          // outstanding and checked out
 	nSettling    int          // of held: settling, or the leader's
+	loose        int          // of held: to no consumer that is attached
 	since        *outstanding // when it was checked out; nil if nobody asks
 	now          uint32       // as Time said
 
@@ -161,6 +162,9 @@ func (q *Queue) checkOut(seq mq.Seq, i int32, noAck bool) {
 	} else {
 		h.unsettled++
 	}
+	if !h.attached {
+		q.loose++
+	}
 	q.out.set(seq, s)
 	q.noteTime(seq)
 	q.held++
@@ -174,6 +178,9 @@ func (q *Queue) checkIn(s slot) {
 	h := &q.holders[i]
 	q.held--
 	h.held--
+	if !h.attached {
+		q.loose--
+	}
 	if s&settling == 0 {
 		h.unsettled--
 	} else {

@@ -90,13 +90,13 @@ const tableDepthMax = 64
 // seconds is a time.Time, without the package that knows what time it is.
 type seconds interface{ Unix() int64 }
 
-// equal compares as RabbitMQ does, by value: a number has the same value in
-// every width, also as a float; a string and a byte array ('x') are both bytes.
+// equal compares as RabbitMQ does, by value: a whole number has the same value in
+// every width, and so has a float, but the two are never equal; a string and a byte array ('x') are both bytes.
 // Values of other kinds are equal only to their own kind.
 func equal(a, b any, depth int) bool {
 	if x, ok := number(a); ok {
 		y, ok := number(b)
-		return ok && x.equal(y)
+		return ok && x == y
 	}
 	switch x := a.(type) {
 	case nil:
@@ -180,18 +180,4 @@ func number(v any) (num, bool) {
 		return num{float: n, isFloat: true}, true
 	}
 	return num{}, false
-}
-
-func (a num) equal(b num) bool {
-	switch {
-	case a.isFloat == b.isFloat:
-		return a == b
-	case a.isFloat:
-		return b.equal(a)
-	}
-	// A whole number and a float: equal if the float is exactly that number.
-	if a.big != 0 {
-		return b.float >= 1<<63 && b.float < 1<<64 && uint64(b.float) == a.big
-	}
-	return b.float >= -1<<63 && b.float < 1<<63 && b.float == float64(int64(b.float)) && int64(b.float) == a.whole
 }
