@@ -95,7 +95,7 @@ func (c *conn) slot(f wire.Frame) *slot {
 
 // leftGrace is how long after its channel.close a client may send on a channel
 // without harm: its threads need not know of each other.
-const leftGrace = 500 * time.Millisecond
+const leftGrace = 200 * time.Millisecond
 
 // unopened is the error of a frame for a channel that is not open, nil if it
 // was on its way when the client closed the channel. RabbitMQ too ignores such

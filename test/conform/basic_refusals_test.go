@@ -77,6 +77,15 @@ func TestConsumeIsRefused(t *testing.T) {
 			ask: asks(func(string) payload { return basicQos(1, 0, false) }), want: "connection 540 60.10 NOT_IMPLEMENTED - prefetch_size!=0 (1)"},
 		{name: "for replies with acks", source: `RabbitMQ "Direct Reply-to"`, feature: "direct reply-to",
 			ask: asks(func(string) payload { return basicConsume("amq.rabbitmq.reply-to", "", 0, nil) }), want: "channel 406 60.20 PRECONDITION_FAILED - reply consumer cannot acknowledge"},
+		{name: "exclusively from a queue with a single active consumer", source: `RabbitMQ "Consumers": single active consumer`, ask: func(c *claim) []payload {
+			return []payload{basicConsume(c.queue("q", amqp.Table{"x-single-active-consumer": true}), "", exclusiveConsume, nil)}
+		}, want: "channel 403 60.20 ACCESS_REFUSED - queue 'conform-q-ID' in vhost '/' in exclusive use"},
+		{name: "with a timeout that is a text", source: `RabbitMQ "Consumers": timeout`, ask: func(c *claim) []payload {
+			return []payload{basicConsume(c.queue("q", amqp.Table{"x-queue-type": "quorum"}), "", 0, amqp.Table{"x-consumer-timeout": "soon"})}
+		}, want: "channel 406 60.20 PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue 'conform-q-ID' in vhost '/': \"expected integer, got longstr\""},
+		{name: "with a timeout below zero", source: `RabbitMQ "Consumers": timeout`, ask: func(c *claim) []payload {
+			return []payload{basicConsume(c.queue("q", amqp.Table{"x-queue-type": "quorum"}), "", 0, amqp.Table{"x-consumer-timeout": -1})}
+		}, want: "channel 406 60.20 PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue 'conform-q-ID' in vhost '/': {value_negative,-1}"},
 		{name: "for replies twice", source: `RabbitMQ "Direct Reply-to"`, feature: "direct reply-to", ask: func(*claim) []payload {
 			return []payload{basicConsume("amq.rabbitmq.reply-to", "", noAck, nil), basicConsume("amq.rabbitmq.reply-to", "", noAck, nil)}
 		}, want: "channel 406 60.20 PRECONDITION_FAILED - reply consumer already set"},
@@ -139,7 +148,7 @@ func TestARefusalThatWouldBeTooLongIsCut(t *testing.T) {
 	r.send(queueDeclare(strings.Repeat("long", 63), passive, nil))
 	got := r.refusal()
 	const most = len("channel 404 50.10 ") + 255
-	if len(got) > most || !strings.HasPrefix(got, "channel 404 50.10 NOT_FOUND - no queue 'longlong") {
+	if len(got) != most || !strings.HasPrefix(got, "channel 404 50.10 NOT_FOUND - no queue 'longlong") || !strings.HasSuffix(got, "...") {
 		t.Errorf("refused with %d octets: %s", len(got), got)
 	}
 }

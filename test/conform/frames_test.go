@@ -154,6 +154,28 @@ func TestOtherChannelsGoOnWhenOneIsRefused(t *testing.T) {
 	equal(t, "channel of qos-ok", r.want(60, 11).channel, 2)
 }
 
+func TestContentOnAChannelThatIsNotOpenIsRefused(t *testing.T) {
+	r := begin(t, "AMQP 0-9-1 §1.5.2").raw()
+	r.write(frame(frameHeader, 2, contentHeader(60, 0, []byte{0, 0})))
+	r.wantRefusal("connection 505 0.0 UNEXPECTED_FRAME - expected method frame, got non method frame instead")
+}
+
+// Threads that share a connection send on a channel that another one closes.
+func TestWhatIsOnItsWayWhenTheClientClosesAChannelEndsNothing(t *testing.T) {
+	c := begin(t, "AMQP 0-9-1 §1.5.2.5")
+	r, q := c.raw(), c.queue("q", nil)
+	late := frame(frameMethod, 1, channelClose())
+	late = append(late, frame(frameMethod, 1, basicAck(7, false))...)
+	late = append(late, frame(frameMethod, 1, basicPublish("", q, 0))...)
+	late = append(late, frame(frameHeader, 1, contentHeader(60, 4, []byte{0, 0}))...)
+	late = append(late, frame(frameBody, 1, []byte("late"))...)
+	r.write(late)
+	r.want(20, 41)
+	r.quiet()
+	r.call(channelOpen(), 20, 11)
+	c.link().isEmpty(q)
+}
+
 func TestChannelCloseIsAnswered(t *testing.T) {
 	r := begin(t, "AMQP 0-9-1 §1.5.2.5").raw()
 	r.call(channelClose(), 20, 41)

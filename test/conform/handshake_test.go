@@ -235,7 +235,21 @@ func TestAClientThatIsSilentForTwoHeartbeatsIsCutOff(t *testing.T) {
 	r.wantEnd()
 }
 
-func TestANewSecretIsTaken(t *testing.T) {
-	c := begin(t, `RabbitMQ "AMQP 0-9-1 Extensions"`)
-	c.must(c.conn().UpdateSecret("guest", "to try it"))
+func TestAMQPLAINMayHaveItsTextsAsByteArrays(t *testing.T) {
+	r := begin(t, `RabbitMQ "Access Control"`).dialRaw()
+	r.hello()
+	response := payload(nil).table(amqp.Table{"LOGIN": []byte("guest"), "PASSWORD": []byte("guest")})
+	r.sendOn(0, r.startOk("AMQPLAIN", string(response[4:]), allCapabilities()))
+	r.want(10, 30)
+}
+
+func TestANewSecretIsTakenAndNotComparedWithThePassword(t *testing.T) {
+	for _, secret := range []string{"guest", "not the password", ""} {
+		t.Run(secret, func(t *testing.T) {
+			c := begin(t, `RabbitMQ "AMQP 0-9-1 Extensions"`)
+			conn := c.conn()
+			c.must(conn.UpdateSecret(secret, "to try it"))
+			c.linkOn(conn).isThere("conform-none") // and it goes on
+		})
+	}
 }

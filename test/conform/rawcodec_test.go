@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -53,8 +54,24 @@ func (p payload) value(v any) payload {
 		return append(p, 't', 0)
 	case int8:
 		return append(p, 'b', byte(v))
+	case uint8:
+		return append(p, 'B', v)
 	case int16:
 		return append(p, 's').short(uint16(v))
+	case uint16:
+		return append(p, 'u').short(v)
+	case uint32:
+		return append(p, 'i').long(v)
+	case uint64:
+		return append(p, 'L').longlong(v)
+	case float32:
+		return append(p, 'f').long(math.Float32bits(v))
+	case []byte:
+		return append(p, 'x').longstr(string(v))
+	case time.Time:
+		return append(p, 'T').longlong(uint64(v.Unix()))
+	case amqp.Decimal:
+		return append(p, 'D', v.Scale).long(uint32(v.Value))
 	case int:
 		return append(p, 'I').long(uint32(v))
 	case int32:
