@@ -44,6 +44,9 @@ type channel struct {
 
 // run carries out a method that is not of the hot path.
 func (s *slot) run(m wire.Method) error {
+	if !s.away {
+		s.conn.unanswered = false
+	}
 	switch m := m.(type) {
 	case *wire.ChannelOpen:
 		return s.open()

@@ -49,6 +49,8 @@ type conn struct {
 	lastSlot *slot // of the last frame: most frames are for the same channel
 	// gathering is the slot whose settlements wait for more of their kind.
 	gathering *slot
+	// unanswered is set when the last that came was a publish that has no answer.
+	unanswered bool
 
 	closing   atomic.Bool         // the connection is to end; any goroutine
 	forced    atomic.Bool         // Serve or the broker asked for it before there was a session
@@ -81,7 +83,7 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.waits = c.heldBack
-	c.in = socket{nc: nc, bytes: &s.count.bytesReceived, kicked: &c.closing}
+	c.in = socket{nc: nc, bytes: &s.count.bytesReceived, kicked: &c.closing, ack: quickAck(nc)}
 	c.frames = wire.NewReader(&c.in, frameMin)
 	return c
 }
@@ -143,6 +145,10 @@ func (c *conn) read() {
 func (c *conn) beforeWaiting() {
 	c.settleGathered()
 	c.session.Flush()
+	if c.unanswered {
+		c.unanswered = false
+		c.in.acknowledge()
+	}
 }
 
 func (c *conn) settleGathered() {

@@ -175,6 +175,9 @@ func (s *slot) published() error {
 	if c.server.blocked.Load() != nil {
 		c.tellBlocked()
 	}
+	if !s.away { // else this is not the reader's goroutine
+		c.unanswered = ch.confirms == nil
+	}
 	if ch.confirms != nil {
 		c.server.count.publishedConfirm.Add(1)
 	} else {

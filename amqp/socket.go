@@ -22,6 +22,22 @@ type socket struct {
 	patience time.Duration // 0: for ever
 	kicked   *atomic.Bool  // set before kick is called
 	deaf     bool          // kicked counts no longer
+	ack      func()        // see acknowledge; nil if there is no such thing
+	small    bool          // so was the last read
+}
+
+// smallRead is less than the kernel acknowledges without waiting for more: two
+// segments.
+const smallRead = 1024
+
+// acknowledge has the kernel acknowledge a small read now. It would wait for
+// up to 40 ms for something to send with it, and a client that leaves Nagle's
+// algorithm on (Node's amqplib does) sends nothing more until it is
+// acknowledged.
+func (s *socket) acknowledge() {
+	if s.small && s.ack != nil {
+		s.ack()
+	}
 }
 
 // Read implements io.Reader.
@@ -37,6 +53,7 @@ func (s *socket) Read(b []byte) (int, error) {
 		return 0, errKicked
 	}
 	n, err := s.nc.Read(b)
+	s.small = n < smallRead
 	s.bytes.Add(uint64(n))
 	s.received.Add(uint64(n))
 	if n == 0 && err != nil && !s.deaf && s.kicked.Load() {
