@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need into .venv and test/clients, and runs them all. It
 # needs Go and Python 3, and the package registries the first time; what is
-# tested with Node.js and Java is skipped where these are missing.
+# tested with Node.js, Java and Ruby is skipped where these are missing.
 #
 #   ./test.sh             everything
 #   ./test.sh vet go      only these sections (see below for their names)
@@ -105,6 +105,16 @@ in_java() {
 	clients test_java.py
 }
 
+in_ruby() {
+	needs ruby || return
+	ruby -e 'require "bunny"' 2>/dev/null || {
+		echo 'skipped: bunny is not installed; gem install bunny, or on Debian: apt-get install ruby-bunny'
+		return $SKIP
+	}
+	ruby -e 'require "bunny"; puts "#{RUBY_ENGINE} #{RUBY_VERSION}, bunny #{Bunny::VERSION}"'
+	clients test_ruby.py
+}
+
 # python_clients installs what is pinned; without a network, what is there will do.
 python_clients() {
 	$VENV/bin/python -m pip install --quiet --disable-pip-version-check -r $CLIENTS/requirements.txt ||
@@ -134,6 +144,7 @@ section build 'the binary' build
 section pika "RabbitMQ's tutorials in pika, on every pair of nodes" pika
 section node "Node's amqplib" in_node
 section java "RabbitMQ's PerfTest and Java client" in_java
+section ruby "Ruby's bunny" in_ruby
 section python 'kombu and aio-pika' in_python
 section celery 'Celery, with workers and nodes that are killed' in_celery
 section conform 'what clients count on, and the integration tests of amqp091-go' conform

@@ -9,9 +9,6 @@ import { randomUUID } from 'node:crypto';
 import amqp from 'amqplib';
 
 const QUEUE = 'node.rpc';
-// Without it an answer waits in the client's kernel for the server's delayed TCP
-// acknowledgement of what was sent before: 40 ms for each call.
-const OPTIONS = { noDelay: true };
 const [serverURL, clientURL, calls, way] = process.argv.slice(2);
 
 function fibonacci(n) {
@@ -21,7 +18,7 @@ function fibonacci(n) {
 }
 
 async function serve(url) {
-  const connection = await amqp.connect(url, OPTIONS);
+  const connection = await amqp.connect(url);
   const channel = await connection.createChannel();
   await channel.assertQueue(QUEUE, { durable: true });
   await channel.prefetch(1);
@@ -35,7 +32,7 @@ async function serve(url) {
 }
 
 async function client(url) {
-  const connection = await amqp.connect(url, OPTIONS);
+  const connection = await amqp.connect(url);
   const channel = await connection.createChannel();
   const replyTo =
     way === 'direct' ? 'amq.rabbitmq.reply-to' : (await channel.assertQueue('', { exclusive: true })).queue;
