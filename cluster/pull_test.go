@@ -154,7 +154,8 @@ func newLagging(t testing.TB) *lagging { return laggingOn(t, vfs.NewMem()) }
 func laggingOn(t testing.TB, fs *vfs.Mem) *lagging {
 	f := &lagging{t: t, fs: fs, store: memSnapshots(t, fs), free: 1 << 40, asked: make(chan uint64, 16)}
 	f.tr = &transport{
-		gid: testGroup, self: "b", log: slog.New(slog.DiscardHandler), gone: func(*transport) {},
+		standing: new(standing),
+		gid:      testGroup, self: "b", log: slog.New(slog.DiscardHandler), gone: func(*transport) {},
 		snapshots: f.store, patience: 20 * time.Second, rate: fastBucket(), figures: &f.figures,
 		room: func() (uint64, error) { return f.free, nil },
 	}
