@@ -47,6 +47,14 @@ type captured struct {
 	bodies      *segment.View
 }
 
+// LinkedBytes is how much is in segments that some paged-out message is in.
+func (s *Shard) LinkedBytes() int64 {
+	if s.folder == nil {
+		return 0
+	}
+	return s.folder.Bytes()
+}
+
 // Snapshot captures the shard as it is now.
 func (s *Shard) Snapshot() (Snapshot, error) {
 	s.mu.Lock()

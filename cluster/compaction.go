@@ -17,6 +17,11 @@ const (
 	// snapshotEvery with at least snapshotEntriesMin entries asks for one, too.
 	snapshotEvery      = 10 * time.Minute
 	snapshotEntriesMin = 1000
+	// wasteBytes that only snapshots still hold ask for one, after which those
+	// before it go: they are of a log whose rest has been cut, and what they link
+	// is what a queue that has been drained had on disk.
+	wasteBytes = 256 << 20
+	wasteEvery = 15 * time.Second
 )
 
 // snapshotCounters are figures of a group's snapshots.
@@ -32,7 +37,10 @@ func (g *Group) compact(ctx context.Context) {
 	every := snapshotEvery + time.Duration(g.gid*37%120)*time.Second
 	aged := time.NewTicker(every)
 	defer aged.Stop()
+	wasted := time.NewTicker(wasteEvery + time.Duration(g.gid%8)*time.Second)
+	defer wasted.Stop()
 	for {
+		trim := false
 		select {
 		case <-g.grown:
 			if g.apply.bytesSince.Load() < snapshotBytes {
@@ -40,6 +48,10 @@ func (g *Group) compact(ctx context.Context) {
 			}
 		case <-aged.C:
 			if g.apply.countSince.Load() < snapshotEntriesMin {
+				continue
+			}
+		case <-wasted.C:
+			if trim = g.wastes(); !trim {
 				continue
 			}
 		case <-g.stores.pinned: // the node's log keeps old files for this group
@@ -53,8 +65,26 @@ func (g *Group) compact(ctx context.Context) {
 		}
 		if err := g.snapshotNow(ctx, r); err != nil && !errors.Is(err, ErrGroupClosed) {
 			g.log.Error("snapshot", "err", err)
+			continue
+		}
+		if trim {
+			if err := g.stores.snapshots.Trim(); err != nil {
+				g.log.Warn("old snapshots stay", "err", err)
+			}
 		}
 	}
+}
+
+// wastes reports whether snapshots hold much that nothing else does. It looks
+// only if something has been applied since the last one: an idle group costs
+// nothing, and Raft takes no second snapshot of one state.
+func (g *Group) wastes() bool {
+	m, links := g.machine.(Linker)
+	if !links || g.apply.countSince.Load() == 0 {
+		return false
+	}
+	linked, err := g.stores.snapshots.Linked()
+	return err == nil && linked-m.LinkedBytes() > wasteBytes
 }
 
 func (g *Group) snapshotNow(ctx context.Context, r *groupRaft) error {

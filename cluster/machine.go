@@ -31,6 +31,13 @@ type Machine interface {
 	Follow()
 }
 
+// Linker is a Machine that links files into its snapshots.
+type Linker interface {
+	// LinkedBytes is about how much a snapshot that is taken now would link, as
+	// long as nothing is written for it.
+	LinkedBytes() int64
+}
+
 // Snapshot is a captured state. WriteTo runs in the background while Apply
 // goes on; Release is called once, also when WriteTo never was.
 type Snapshot interface {

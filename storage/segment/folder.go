@@ -125,6 +125,14 @@ func (f *Folder) add(x *file) {
 	f.pager.mu.Unlock()
 }
 
+// Bytes is how much is in files of which some is in use.
+func (f *Folder) Bytes() (n int64) {
+	for _, x := range f.list() {
+		n += x.size.Load()
+	}
+	return n
+}
+
 // list returns the files of the folder.
 func (f *Folder) list() []*file {
 	f.pager.mu.Lock()

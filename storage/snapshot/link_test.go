@@ -295,3 +295,29 @@ func TestALinkedFileThatIsCutShortIsDamage(t *testing.T) {
 		t.Errorf("listed after the damage was found: %s", got)
 	}
 }
+
+func TestWhatOnlyOldSnapshotsLinkIsCountedAndTrimmed(t *testing.T) {
+	fs := newFS(t)
+	s := open(t, fs)
+	for number := range uint64(4) {
+		origin(t, fs, number)
+	}
+	for _, index := range []uint64{1, 2} { // of files 0 and 1, 1 and 2
+		if err := takeLinked(s, index, 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := s.Linked(); err != nil || n != 3*linkedBytesEach {
+		t.Errorf("%d bytes are linked, %v; want three files", n, err)
+	}
+	if err := s.Trim(); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(indexes(t, s)); got != "[2]" {
+		t.Errorf("kept %s", got)
+	}
+	if n, err := s.Linked(); err != nil || n != 2*linkedBytesEach {
+		t.Errorf("%d bytes are linked after that, %v; want two files", n, err)
+	}
+	wantLinked(t, s, 10)
+}

@@ -292,14 +292,42 @@ func (s *Store) reapOrWarn() {
 
 // reap removes the snapshots beyond the newest retain ones. One that is read
 // just now stays until it is closed. What it cannot remove the next Open does.
-func (s *Store) reap() error {
+func (s *Store) reap() error { return s.reapBeyond(s.retain) }
+
+// Trim removes all snapshots but the newest.
+func (s *Store) Trim() error { return s.reapBeyond(1) }
+
+// Linked is how many bytes of files the snapshots have linked; one that several
+// have counts once.
+func (s *Store) Linked() (bytes int64, err error) {
+	list, err := s.List()
+	if err != nil {
+		return 0, err
+	}
+	longest := map[string]int64{}
+	for _, m := range list {
+		files, err := s.Files(m.ID)
+		if err != nil {
+			return 0, err
+		}
+		for _, f := range files {
+			longest[f.ID] = max(longest[f.ID], f.Bytes)
+		}
+	}
+	for _, n := range longest {
+		bytes += n
+	}
+	return bytes, nil
+}
+
+func (s *Store) reapBeyond(retain int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list, err := s.List()
 	if err != nil {
 		return err
 	}
-	for _, old := range list[min(s.retain, len(list)):] {
+	for _, old := range list[min(retain, len(list)):] {
 		if p, read := s.pins[old.ID]; read {
 			p.due = true
 			s.pins[old.ID] = p
