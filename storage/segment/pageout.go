@@ -83,7 +83,7 @@ func (s *Store) written(v *victim) {
 	c.writing = false
 	switch {
 	case v.view.file == nil: // stays in memory
-	case c.gone:
+	case c.gone || int(c.slots) != v.view.slots: // a tail that was moved has more in it now
 		v.view.letGo()
 	default:
 		if c.file != nil { // moved

@@ -441,3 +441,37 @@ func TestAChangedManifestIsRefusedOrItsMessagesAre(t *testing.T) {
 		t.Errorf("%d files are left over", len(names))
 	}
 }
+
+// busyEar is an ear whose owner does something the n-th time that its lock is
+// taken.
+type busyEar struct {
+	*ear
+	n  int
+	do func()
+}
+
+func (e *busyEar) Lock() {
+	e.ear.Lock()
+	if e.n--; e.n == 0 {
+		e.do()
+	}
+}
+
+func TestATailThatGrowsWhileItIsMovedKeepsAllOfIt(t *testing.T) {
+	d := newDesk(t, vfs.NewMem(), 1<<20)
+	d.fill(1, 10, 1000)
+	v := d.View()
+	if err := v.Save(); err != nil {
+		t.Fatalf("save: %v", err)
+	}
+	v.Release()
+	saved := d.queues[1].tail().file
+	d.owner = &busyEar{ear: d.ear, n: 2, do: func() { d.Put(1, 11, 3, 0, 0, body(1, 11, 1000)) }}
+	if err := d.pager.compact(d.Store, saved); err != nil {
+		t.Fatalf("compact: %v", err)
+	}
+	d.pageAllOut()
+	if r, ok := d.fetch(1, 11); !ok || !bytes.Equal(r.Body, body(1, 11, 1000)) || d.ear.damaged != nil {
+		t.Errorf("the message that came meanwhile: %v, damaged: %v", ok, d.ear.damaged)
+	}
+}
