@@ -46,6 +46,7 @@ type file struct {
 	holds  atomic.Int32 // by extents in use, by views, and one while it is written to
 
 	growing atomic.Bool  // somebody writes to it
+	ended   atomic.Bool  // nobody may begin to write an extent to it any more
 	synced  atomic.Int64 // bytes that are durable
 	// spoiled: a sync of it has failed, and nobody knows what of it is durable.
 	// It can be read, but no snapshot may rely on it.
@@ -235,7 +236,7 @@ func (w *writer) append(q uint64, c *viewedChunk) error {
 // roll sees to it that there is a file to write to.
 func (w *writer) roll() error {
 	p := w.folder.pager
-	if w.current != nil && w.current.size.Load() < p.fileBytes && !w.current.spoiled.Load() {
+	if w.current != nil && w.current.size.Load() < p.fileBytes && !w.current.spoiled.Load() && !w.current.ended.Load() {
 		return nil
 	}
 	w.retire()

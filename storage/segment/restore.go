@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 )
 
 // Restore returns a store with the messages that a manifest lists, all of them
@@ -25,6 +26,7 @@ func (f *Folder) Restore(owner Owner, manifestBytes []byte, linked string, r io.
 			}
 		}
 	}()
+	f.endThose(files)
 	for i := range files {
 		if linked != "" {
 			err = f.linkBack(&files[i], linked)
@@ -43,6 +45,17 @@ func (f *Folder) Restore(owner Owner, manifestBytes []byte, linked string, r io.
 		return nil, err
 	}
 	return s, nil
+}
+
+// endThose has nothing more written to files that are to be restored: a peer may
+// have them from here. One that went on would be in the next snapshot twice, by
+// two names, and no peer takes that.
+func (f *Folder) endThose(files []restoredFile) {
+	for _, own := range f.list() {
+		if slices.ContainsFunc(files, func(x restoredFile) bool { return x.id == own.id }) {
+			own.ended.Store(true)
+		}
+	}
 }
 
 // linkBack gives a file of a snapshot a name here. A new one: the name that it

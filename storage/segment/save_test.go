@@ -475,3 +475,37 @@ func TestATailThatGrowsWhileItIsMovedKeepsAllOfIt(t *testing.T) {
 		t.Errorf("the message that came meanwhile: %v, damaged: %v", ok, d.ear.damaged)
 	}
 }
+
+func TestAFileThatCameBackFromAPeerIsNotGoneOnWith(t *testing.T) {
+	fs := vfs.NewMem()
+	d := newDesk(t, fs, 1<<20)
+	d.fill(1, 10, 1000)
+	d.pageAllOut() // one file is the Pager's
+	d.fill(2, 10, 1000)
+	v := d.View()
+	if err := v.Save(); err != nil { // and one the snapshot's
+		t.Fatalf("save: %v", err)
+	}
+	s, err := d.folder.Restore(d.ear, v.AppendTo(nil), link(t, fs, v), nil)
+	if err != nil {
+		t.Fatalf("restore: %v", err)
+	}
+	v.Release()
+	d.Close()
+	back := &desk{Store: s, ear: d.ear, pager: d.pager, folder: d.folder}
+	back.fill(3, 10, 1000)
+	back.pageAllOut()
+	back.fill(4, 10, 1000)
+	v = back.View()
+	if err := v.Save(); err != nil {
+		t.Fatalf("save: %v", err)
+	}
+	defer v.Release()
+	names := map[string]string{}
+	for _, f := range v.Files() {
+		if other := names[f.ID]; other != "" {
+			t.Errorf("%s and %s have the same identity", other, f.Name)
+		}
+		names[f.ID] = f.Name
+	}
+}
