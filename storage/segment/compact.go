@@ -79,8 +79,10 @@ func (p *Pager) compact(s *Store, f *file) error {
 		v := &batch[i]
 		from := v.view
 		v.view.file = nil
+		var unread error
 		if failed == nil && v.view.recs == nil {
-			failed = v.reload(from)
+			unread = v.reload(from)
+			failed = unread
 		}
 		if failed == nil {
 			failed = s.folder.paging.write(v.queue.id, &v.view)
@@ -88,6 +90,9 @@ func (p *Pager) compact(s *Store, f *file) error {
 		v.view.recs, v.view.blocks = nil, nil // not all of the batch at once in memory
 		s.owner.Lock()
 		s.written(v)
+		if unread != nil && !v.chunk.gone { // who does not say so tries for ever
+			s.owner.Damaged(unread)
+		}
 		s.owner.Unlock()
 		from.letGo()
 	}

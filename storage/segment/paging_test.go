@@ -616,3 +616,15 @@ func TestEaseWaitsForWhatIsTooMuchOnly(t *testing.T) {
 		t.Errorf("%d MiB are in memory after the wait", hot>>20)
 	}
 }
+
+func TestDamageThatCompactionMeetsIsTold(t *testing.T) {
+	fs := vfs.NewMem()
+	d := newDesk(t, fs, 1<<20)
+	d.fill(1, 2000, 100)
+	d.pageAllOut()
+	c := d.queues[1].chunks[0]
+	flip(t, fs, filepath.Join(pagedDir, c.file.name), int64(c.at)*extentAlign+int64(c.size)-extentAlign)
+	if err := d.pager.compact(d.Store, c.file); !errors.Is(err, ErrDamaged) || !errors.Is(d.ear.damaged, ErrDamaged) {
+		t.Errorf("compaction: %v, told: %v", err, d.ear.damaged)
+	}
+}
