@@ -244,6 +244,7 @@ func (n *Node) stop(stopClients func(), ended <-chan struct{}) {
 	}
 	n.broker.Close()
 	n.groups.leave(within(leaveWait))
+	n.pager.Hurry()
 	n.groups.close(within(closeWait))
 }
 
@@ -256,6 +257,7 @@ func within(d time.Duration) context.Context {
 }
 
 func (n *Node) closeCluster() {
+	n.pager.Hurry()
 	n.noted("cluster", n.cluster.Close(within(closeWait)))
 	n.pager.Close()
 }

@@ -65,3 +65,38 @@ func TestAFullDiskBoundsMemory(t *testing.T) {
 	<-done
 	await("after the disk has room", func() bool { return p.hot.Load() <= budget+budget/2+slack })
 }
+
+func TestAFullDiskKeepsNoGroupFromClosing(t *testing.T) {
+	fs := vfs.NewMem()
+	fs.Inject(func(op vfs.Op, _ string) error {
+		if op == vfs.OpWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	const budget = 1 << 20
+	p := NewPager(fs, budget, budget, sense, slog.New(slog.DiscardHandler))
+	defer p.Close()
+	f, err := p.Folder(pagedDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEar()
+	s := f.NewStore(e)
+	e.Lock()
+	for seq := uint64(1); seq <= 1000; seq++ {
+		s.Put(1, seq, 0, 0, 0, body(1, seq, 4000))
+	}
+	e.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.Ease()
+	}()
+	p.Hurry()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("who applies entries waits for the disk")
+	}
+}

@@ -53,6 +53,7 @@ type Pager struct {
 	stuck   bool   // the last one could not free enough
 	refused bool   // because of an error
 	stopped bool
+	hurried bool // nobody waits in Ease any more
 	work    sync.WaitGroup
 }
 
@@ -107,6 +108,15 @@ func (p *Pager) Close() {
 	p.mu.Unlock()
 	p.wake()
 	p.work.Wait()
+}
+
+// Hurry ends all waiting in Ease, for good: the groups are about to be closed,
+// which waits for who applies their entries, and a full disk may stay full.
+func (p *Pager) Hurry() {
+	p.mu.Lock()
+	p.hurried = true
+	p.changed.Broadcast()
+	p.mu.Unlock()
 }
 
 // Stats returns the figures.
@@ -169,10 +179,10 @@ func (f *Folder) Ease() {
 		if !p.refused {
 			p.wake() // else it is tried again in a while
 		}
-		for pass := p.passes; p.passes == pass && !p.stopped && !p.letsGo(); {
+		for pass := p.passes; p.passes == pass && !p.stopped && !p.hurried && !p.letsGo(); {
 			p.changed.Wait()
 		}
-		enough := p.letsGo() || p.stuck && !p.refused || p.stopped
+		enough := p.letsGo() || p.stuck && !p.refused || p.stopped || p.hurried
 		p.mu.Unlock()
 		if enough {
 			return
