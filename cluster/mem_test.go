@@ -277,13 +277,13 @@ func (c *memCluster) open(n *memNode) error {
 // report is what a node says of its replica, if it can be reached.
 func (c *memCluster) report(_ context.Context, id string, _ uint64) (replicaReport, error) {
 	c.net.mu.Lock()
-	g, cut := c.net.open[id], c.net.cut[id]
+	g, cut, more := c.net.open[id], c.net.cut[id], c.net.uncommitted
 	c.net.mu.Unlock()
 	if g == nil || cut {
 		return replicaReport{}, errTest
 	}
 	r := g.report()
-	r.last += c.net.uncommitted
+	r.last += more
 	return r, nil
 }
 

@@ -177,9 +177,9 @@ func recallTerm(ctx context.Context, seat groupSeat, gid uint64, meta bool, log 
 // for an entry may commit that one a moment later.
 func (g *Group) refill(ctx context.Context) {
 	for {
-		last, err := g.leaderLast(ctx)
+		last, term, err := g.leaderLast(ctx)
 		if err == nil {
-			err = g.WaitApplied(ctx, last)
+			err = g.waitRefilled(ctx, last, term)
 		}
 		if err == nil {
 			g.refilled(last)
@@ -191,22 +191,35 @@ func (g *Group) refill(ctx context.Context) {
 	}
 }
 
-// leaderLast asks the group's leader for its newest entry.
-func (g *Group) leaderLast(ctx context.Context) (uint64, error) {
+// waitRefilled waits for the entry at last, which the leader of term had. It may
+// have gone with that leader, and never come: the next one is asked anew.
+func (g *Group) waitRefilled(ctx context.Context, last, term uint64) error {
+	for {
+		look, cancel := context.WithTimeout(ctx, refillLook)
+		err := g.WaitApplied(look, last)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || g.Term() > term {
+			return err
+		}
+	}
+}
+
+// leaderLast asks the group's leader for its newest entry, and its term.
+func (g *Group) leaderLast(ctx context.Context) (last, term uint64, err error) {
 	leader, term, ok := g.Leader()
 	if !ok {
-		return 0, raft.ErrNotLeader
+		return 0, 0, raft.ErrNotLeader
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportMax)
 	defer cancel()
 	r, err := g.seat.report(ctx, leader, g.gid)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if !r.leads || r.term < term {
-		return 0, raft.ErrNotLeader
+		return 0, 0, raft.ErrNotLeader
 	}
-	return r.last, nil
+	return r.last, r.term, nil
 }
 
 // refilled ends the rebuild. A crash before the note is gone only has the

@@ -168,6 +168,32 @@ func TestARebuildEndsWhenAllIsThereThatMayBeCounted(t *testing.T) {
 	})
 }
 
+// What that leader had may go with it: then what the next one has counts.
+func TestARebuildEndsAlthoughWhatItWaitedForIsGone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newMemCluster(t, 3, 3, false)
+		c.start()
+		defer c.stop()
+		l := c.leader()
+		c.mustProposeMany(l, "e", 10)
+		c.converged(l)
+		wiped, next := c.others(l)[0], c.others(l)[1]
+		c.close(wiped)
+		c.net.uncommitted = 50
+		c.rebuild(wiped)
+		c.converged(l)
+		pause(5 * time.Second)
+		c.net.mu.Lock()
+		c.net.uncommitted = 0
+		c.net.mu.Unlock()
+		if wiped.group.standing.votes() {
+			t.Error("it votes already")
+		}
+		must(t, l.group.TransferTo(within(t, 5*time.Second), next.id))
+		c.whole(wiped)
+	})
+}
+
 // It does not elect itself over an early configuration either, of which it was
 // the only member; and it has its timeouts back afterwards.
 func TestAReplicaBeingRebuiltNeverStands(t *testing.T) {
