@@ -348,7 +348,22 @@ func (g *Group) restartInPlace(why restartReason) {
 	}
 }
 
+// wipeLog empties a log whose entry at the newest snapshot's place is another
+// one. If it is that one by now, Raft has mended the log before it was stopped,
+// and may have acknowledged what follows.
 func (s *groupStores) wipeLog() error {
+	list, err := s.snapshots.List()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	var at raft.Log
+	err = s.log.GetLog(list[0].Index, &at)
+	if err == nil && at.Term == list[0].Term {
+		return nil
+	}
+	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+		return err
+	}
 	first, err := s.log.FirstIndex()
 	if err != nil || first == 0 {
 		return err

@@ -101,6 +101,30 @@ func TestAnUncommittedTailBehindASnapshotIsWiped(t *testing.T) {
 	})
 }
 
+// Before its Raft is stopped for that, it may have replaced the tail itself, and
+// acknowledged what the leader sent.
+func TestATailThatIsMendedByThenIsNotWiped(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newMemCluster(t, 2, 2, false)
+		c.start()
+		defer c.stop()
+		l := c.leader()
+		c.mustProposeMany(l, "e", 10)
+		c.converged(l)
+		b := c.others(l)[0]
+		must(t, b.group.Snapshot(t.Context()))
+		c.mustProposeMany(l, "acknowledged", 10)
+		c.converged(l)
+		last := b.group.LastIndex()
+		c.close(l)
+		b.group.leaders.requestRestart(restartReason{why: "test", wipeLog: true})
+		c.eventually("the restart", func() bool { return b.group.Stats().Restarts == 1 && b.group.raft.Load() != nil })
+		if got := b.group.LastIndex(); got < last {
+			t.Errorf("its log ends at %d, and it has acknowledged up to %d", got, last)
+		}
+	})
+}
+
 func plant(t *testing.T, n *memNode, f func(*groupStores)) {
 	t.Helper()
 	n.openWAL(t, true)
