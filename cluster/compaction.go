@@ -55,6 +55,10 @@ func (g *Group) compact(ctx context.Context) {
 				continue
 			}
 		case <-g.stores.pinned: // the node's log keeps old files for this group
+			if err := g.stores.flaw(); err != nil {
+				g.markDamaged(err, standLost)
+				continue
+			}
 		case <-g.stores.snapshots.Lost(): // a damaged one: the state it was of is here
 		case <-ctx.Done():
 			return

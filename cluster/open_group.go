@@ -86,6 +86,7 @@ type groupStores struct {
 	log       groupLog
 	stable    *raftlog.Bolt // term and vote; the same as log if the group has a log.bolt
 	pinned    <-chan struct{}
+	flaw      func() error // asked after pinned
 	snapshots *snapshot.Store
 }
 
@@ -199,7 +200,7 @@ func (s *groupStores) openLog(seat groupSeat, dir string, gid uint64, meta bool,
 	if err != nil {
 		return err
 	}
-	s.log, s.stable, s.pinned = g, b, g.Pinned()
+	s.log, s.stable, s.pinned, s.flaw = g, b, g.Pinned(), g.Flaw
 	return nil
 }
 

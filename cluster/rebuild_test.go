@@ -194,6 +194,38 @@ func TestARebuildEndsAlthoughWhatItWaitedForIsGone(t *testing.T) {
 	})
 }
 
+// An entry that only the node's log meets, when it lets go of old files, is
+// damage like any other: else the log would grow until the disk is full.
+func TestADamagedEntryThatRaftDoesNotReadIsFound(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newMemCluster(t, 3, 3, false)
+		c.start()
+		defer c.stop()
+		l := c.leader()
+		c.mustProposeMany(l, "e", 10)
+		c.converged(l)
+		bad := c.others(l)[0]
+		names, err := filepath.Glob(filepath.Join(bad.dir, "wal/*.wal"))
+		must(t, err)
+		b, err := os.ReadFile(names[0])
+		must(t, err)
+		f, err := os.OpenFile(names[0], os.O_WRONLY, 0)
+		must(t, err)
+		_, err = f.WriteAt([]byte("E"), int64(bytes.Index(b, []byte("e7"))))
+		must(t, errors.Join(err, f.Close()))
+		busy, err := bad.wal.Group(99)
+		must(t, err)
+		for i := uint64(1); i <= 20; i++ {
+			must(t, busy.StoreLog(&raft.Log{Index: i, Term: 1, Data: make([]byte, 100<<10)}))
+		}
+		must(t, busy.DeleteRange(1, 20))
+		c.eventually("it is damaged", func() bool { return bad.group.standing.now.Load() == standLost })
+		if err := bad.group.Damaged(); !errors.Is(err, raftlog.ErrDamaged) {
+			t.Errorf("it says %v", err)
+		}
+	})
+}
+
 // It does not elect itself over an early configuration either, of which it was
 // the only member; and it has its timeouts back afterwards.
 func TestAReplicaBeingRebuiltNeverStands(t *testing.T) {

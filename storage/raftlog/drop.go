@@ -36,6 +36,7 @@ func (w *WAL) showDrop(g *GroupLog) {
 	g.mu.Lock()
 	g.dropFrom(0)
 	g.mu.Unlock()
+	g.flaw.Store(nil)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.damaged, g.gid)

@@ -30,7 +30,8 @@ type GroupLog struct {
 
 	plan // owned by whoever writes
 
-	pinned chan struct{} // cap 1: this group alone keeps old files
+	pinned chan struct{}         // cap 1: this group alone keeps old files
+	flaw   atomic.Pointer[error] // why an entry could not be carried
 
 	live                          atomic.Int64 // bytes that the entries take in files
 	stores, entries, bytes, nanos atomic.Uint64
@@ -170,6 +171,15 @@ func (g *GroupLog) DeleteRange(first, last uint64) error {
 // Pinned says that old files stay because this group's log reaches into the
 // oldest of them: a snapshot would let them go.
 func (g *GroupLog) Pinned() <-chan struct{} { return g.pinned }
+
+// Flaw is why old files cannot be let go of: an entry of this group in one of
+// them is damaged. Pinned says when to look.
+func (g *GroupLog) Flaw() error {
+	if why := g.flaw.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
 
 // FileBytes is the room that the group's entries take in the WAL's files.
 func (g *GroupLog) FileBytes() int64 { return g.live.Load() }

@@ -272,6 +272,10 @@ type carriage struct {
 func (k *keeper) carry(f *walFile) (more bool, err error) {
 	for _, g := range k.w.allGroups() {
 		list, bytes, err := g.pick(f)
+		if errors.Is(err, ErrDamaged) { // Raft may have no use for that entry, and never find out
+			g.flaw.Store(&err)
+			g.pin()
+		}
 		if err != nil {
 			return false, fmt.Errorf("carry entries of group %d: %w", g.gid, err)
 		}
@@ -345,10 +349,14 @@ func (k *keeper) pin(f *walFile) {
 		holds := slices.ContainsFunc(g.refs, func(r ref) bool { return r.file == f })
 		g.mu.RUnlock()
 		if holds {
-			select {
-			case g.pinned <- struct{}{}:
-			default:
-			}
+			g.pin()
 		}
+	}
+}
+
+func (g *GroupLog) pin() {
+	select {
+	case g.pinned <- struct{}{}:
+	default:
 	}
 }

@@ -106,6 +106,30 @@ func TestWhatIsStoredIsThereAfterAReopen(t *testing.T) {
 	w.Close()
 }
 
+// A file with a damaged entry cannot go; its group hears of that, and once it
+// has begun anew the file goes.
+func TestADamagedEntryInAnOldFileIsTold(t *testing.T) {
+	fs := vfs.NewMem()
+	w := openWAL(t, fs, walOptions(t))
+	defer w.Close()
+	busy, slow := group(t, w, 1), group(t, w, 2)
+	append1(t, slow, 1, 2, 1, 10)
+	at(t, fs, w, 2, 1, recordHead+5)
+	append1(t, busy, 1, 500, 1, 200)
+	if err := busy.DeleteRange(1, 495); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return errors.Is(slow.Flaw(), ErrDamaged) })
+	<-slow.Pinned()
+	if _, err := w.Drop(2); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return w.Stats().Files < 12 })
+	if err := errors.Join(slow.Flaw(), busy.Flaw()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A lone group's whole life in small files: they are let go of, and used again.
 func TestOldFilesGo(t *testing.T) {
 	fs := vfs.NewMem()
