@@ -101,6 +101,37 @@ func TestAFullDiskLetsTheBeginningOfALogGo(t *testing.T) {
 	}
 }
 
+// While a damaged log is not dropped no file goes: that has room, too.
+func TestAFullDiskLetsADamagedLogBeDropped(t *testing.T) {
+	d := newFullDisk(vfs.OpAllocate)
+	o := walOptions(t)
+	o.Known = []uint64{1, 2}
+	w := openWAL(t, d, o)
+	append1(t, group(t, w, 1), 1, 20, 1, 200)
+	append1(t, group(t, w, 2), 1, 3, 1, 200)
+	at(t, d.Mem, w, 1, 2, recordHead+50)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w = openWAL(t, d, o)
+	defer w.Close()
+	d.full.Store(true)
+	next := fill(t, group(t, w, 2), 4, 1)
+	for group(t, w, 2).StoreLog(entry(next, 1, 0)) == nil {
+		next++
+	}
+	for range 2 { // the first may fit where no entry does
+		if _, err := w.Drop(1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, _ := group(t, w, 2).FirstIndex()
+	if err := group(t, w, 2).DeleteRange(first, 3); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return w.Stats().Recycled > 0 || w.Stats().Files < 3 })
+}
+
 // Raft takes the end of a log for replaced that it has had deleted: so what is
 // to replace it has room, whatever others store and delete in between.
 func TestAFullDiskHasRoomForWhatReplacesADeletedEnd(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 // leader steps down, a follower answers that it could not, and both try again.
 // What must not fail has room in every file that nothing else takes:
 //
-//   - The beginning of a log can be deleted: it is what lets files go.
+//   - The beginning of a log can be deleted, and a damaged log dropped: it is
+//     what lets files go.
 //   - What replaces the end of a log can be stored. Raft deletes the one and
 //     stores the other, and takes the end that it deleted for its log's if the
 //     second fails: its next entries would leave a gap.
@@ -108,7 +109,7 @@ func (w *WAL) squeeze(why error) error {
 	why = w.full(why)
 	end, kept := w.off+recordHead, int64(w.cuts)*w.replaceRoom()
 	for _, r := range w.batch {
-		must := r.do == doEnd || r.do == doDelete && !r.cutsEnd()
+		must := r.do == doEnd || r.do == doDrop || r.do == doDelete && !r.cutsEnd()
 		limit := w.file.size - kept
 		if r.replaces() {
 			must = true
