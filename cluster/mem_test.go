@@ -282,9 +282,9 @@ func (c *memCluster) report(_ context.Context, id string, _ uint64) (replicaRepo
 	if g == nil || cut {
 		return replicaReport{}, errTest
 	}
-	r := g.report()
+	r, err := g.report()
 	r.last += more
-	return r, nil
+	return r, err
 }
 
 // terms asks all the others, as Cluster.askTerms does.

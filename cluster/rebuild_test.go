@@ -347,6 +347,23 @@ func TestALostVoteIsMadeUpForByAllTheOthers(t *testing.T) {
 	})
 }
 
+// One whose Raft is being restarted is asked as well, and does not know the term:
+// it may be the one that had the vote.
+func TestAReplicaBetweenTwoRunsTellsNoTerm(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newMemCluster(t, 3, 3, false)
+		c.start()
+		defer c.stop()
+		l := c.leader()
+		other := c.others(l)[0]
+		other.group.endRun(false)
+		if _, err := c.terms(t.Context(), c.others(l)[1].id); !errors.Is(err, errNotOpen) {
+			t.Errorf("got %v", err)
+		}
+		must(t, other.group.startRun(true))
+	})
+}
+
 // A replica whose state is damaged, and its log is not, votes and acknowledges,
 // and leads no more.
 func TestAFlawedReplicaDoesNotLead(t *testing.T) {

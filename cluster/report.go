@@ -33,7 +33,8 @@ func (c *Cluster) onReplica(_ context.Context, _ string, req []byte) ([]byte, er
 	}
 	gid := binary.BigEndian.Uint64(req)
 	if g := c.groups.get(gid); g != nil {
-		return g.report().encode(), nil
+		r, err := g.report()
+		return r.encode(), err
 	}
 	if hasGroup(filepath.Join(c.cfg.DataDir, groupsDir), gid) {
 		return nil, errNotOpen
@@ -49,14 +50,13 @@ func (c *Cluster) askReplica(ctx context.Context, id string, gid uint64) (replic
 	return decodeReport(b)
 }
 
-func (g *Group) report() replicaReport {
-	r := replicaReport{exists: true, healthy: g.standing.leads(), term: g.Term()}
+// report fails between two runs of Raft, which knows the term.
+func (g *Group) report() (replicaReport, error) {
 	run := g.raft.Load()
 	if run == nil {
-		r.healthy = false
-		return r
+		return replicaReport{}, errNotOpen
 	}
-	r.voters = g.voters(run)
+	r := replicaReport{exists: true, healthy: g.standing.leads(), term: run.CurrentTerm(), voters: g.voters(run)}
 	// Nothing is sent to a follower before it is in the log, and a term is led
 	// once: what was sent in it by now is at or below last.
 	term, leads := run.leads()
@@ -64,7 +64,7 @@ func (g *Group) report() replicaReport {
 	if now, still := run.leads(); leads && still && now == term && g.Lease() {
 		r.term, r.leads = term, true
 	}
-	return r
+	return r, nil
 }
 
 func (r replicaReport) encode() []byte {
