@@ -70,6 +70,7 @@ func startAll(t *testing.T, dirs []string, order []int) string {
 }
 
 func TestAnyStartOrderFormsOneCluster(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}} {
 		dirs, _ := threeIdle(t)
 		startAll(t, dirs, order)
@@ -79,6 +80,7 @@ func TestAnyStartOrderFormsOneCluster(t *testing.T) {
 // TestACrashWhileFoundingLeavesOneCluster starts nodes from what a crash at each
 // moment of the founding leaves behind.
 func TestACrashWhileFoundingLeavesOneCluster(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	prepare := func(p *founding) func(*nodeFile) { return func(f *nodeFile) { f.Prepared = p } }
 	commit := func(p *founding) func(*nodeFile) {
 		return func(f *nodeFile) { f.ClusterID, f.Founders, f.Prepared = p.ClusterID, p.Founders, nil }
@@ -124,6 +126,7 @@ func TestACrashWhileFoundingLeavesOneCluster(t *testing.T) {
 }
 
 func TestAFreshNodeAmongMembersJoinsInsteadOfFounding(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	nodes := three(t, nil)
 	cfg := loopback(t)
 	cfg.BootstrapExpect, cfg.Join = 3, []string{nodes[2].Advertised()}

@@ -254,6 +254,7 @@ func meshed(t *testing.T, nodes []*node) {
 }
 
 func TestThreeNodesFormOneCluster(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	begin := time.Now()
 	nodes := three(t, nil)
 	t.Logf("formed after %s", time.Since(begin))
@@ -333,6 +334,7 @@ func TestALaneIsCutWhenTooMuchWaits(t *testing.T) {
 }
 
 func TestALargeFrameArrives(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	nodes := three(t, nil)
 	meshed(t, nodes)
 	big := make([]byte, 20<<20)
@@ -369,6 +371,7 @@ func TestACrashIsNoticedAtOnce(t *testing.T) {
 }
 
 func TestANodeComesBackOnAnotherPort(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	nodes := three(t, nil)
 	meshed(t, nodes)
 	for i := range nodes {
@@ -395,6 +398,7 @@ func TestANodeComesBackOnAnotherPort(t *testing.T) {
 }
 
 func TestAFourthNodeJoins(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	var leader string
 	var asked sync.Map
 	cfgs := []Config{loopback(t), loopback(t), loopback(t)}

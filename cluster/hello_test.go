@@ -155,6 +155,7 @@ var (
 )
 
 func TestNodesWithOneSecretFormOverTLS(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	nodes := three(t, func(c *Config) { c.Secret = secretOne })
 	meshed(t, nodes)
 	big := bytes.Repeat([]byte("x"), 3<<20)

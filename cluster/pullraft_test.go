@@ -83,6 +83,7 @@ func (s *shelved) has() (files int, fault error) {
 }
 
 func TestAFollowerThatIsKilledWhilePullingGetsOnlyTheDifference(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	nodes := three(t, nil)
 	meshed(t, nodes)
 	founders := nodes[0].formed(t).Founders

@@ -73,6 +73,7 @@ func commands(m *journal) int {
 }
 
 func TestThreeGroupsCommitAndSurviveTheLossOfALeader(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	for _, store := range []string{LogStoreWAL, LogStoreBolt} {
 		t.Run(store, func(t *testing.T) { commitAndLoseALeader(t, store) })
 	}
@@ -164,6 +165,7 @@ func TestALeaseEndsBeforeAnotherIsToldToStand(t *testing.T) {
 }
 
 func TestAnUnknownGroupIsAnErrorAndNoGroup(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	nodes := three(t, nil)
 	meshed(t, nodes)
 	tr := nodes[0].newTransport(77, new(standing), false, nil)
@@ -193,6 +195,7 @@ func TestARestartedNodeKeepsItsVoteForAWhile(t *testing.T) {
 }
 
 func TestASnapshotStreamsWhole(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	nodes := three(t, nil)
 	meshed(t, nodes)
 	from := nodes[0].newTransport(7, new(standing), false, nil)

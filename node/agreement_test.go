@@ -34,6 +34,7 @@ func pad(t *testing.T, nodes []*running, id mq.GroupID, entries int) {
 }
 
 func TestNodesCompareTheirReplicasWhileTheyRun(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	cfg := alone(t, "one")
 	cfg.Groups = 1
 	one := start(t, cfg).awaitReady()

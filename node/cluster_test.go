@@ -56,6 +56,7 @@ func voters(t *testing.T, nodes []*running, id mq.GroupID) (out []string) {
 }
 
 func TestASingleNodeGrowsToThreeAndAFourthJoins(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	one := start(t, alone(t, "one")).awaitReady()
 	ch := one.channel()
 	declare(t, ch, "kept")

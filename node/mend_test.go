@@ -13,6 +13,7 @@ import (
 // A replica that nobody else has stays as it is, whatever is wrong with it; the
 // node says what can be done, and its other groups go on.
 func TestADamagedReplicaThatNobodyElseHasIsLeftAlone(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	cfg := alone(t, "one")
 	cfg.Groups = 2
 	n := start(t, cfg).awaitReady()

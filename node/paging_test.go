@@ -50,6 +50,7 @@ func (r *running) segments() []string {
 }
 
 func TestANodeKeepsADeepQueueOnDiskAndOverARestart(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	cfg := alone(t, "one")
 	cfg.BodyMemoryBytes = bodyMemoryFloor
 	n := start(t, cfg).awaitReady()
@@ -72,6 +73,7 @@ func TestANodeKeepsADeepQueueOnDiskAndOverARestart(t *testing.T) {
 }
 
 func TestADamagedReplicaHandsItsLeadershipOverAndIsRebuilt(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	cfg := alone(t, "one")
 	cfg.Groups, cfg.BodyMemoryBytes = 1, bodyMemoryFloor
 	one := start(t, cfg).awaitReady()

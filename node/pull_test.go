@@ -62,6 +62,7 @@ func wantDelivered(t *testing.T, from *running, queue string, count int) {
 }
 
 func TestANodeThatWasDownPullsBodiesAndLeadsWithThem(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	cfg := alone(t, "one")
 	cfg.Groups, cfg.BodyMemoryBytes = 1, bodyMemoryFloor
 	one := start(t, cfg).awaitReady()

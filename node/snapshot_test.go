@@ -25,6 +25,7 @@ func (r *running) snapshot(id mq.GroupID) {
 }
 
 func TestANodeRestartsFromASnapshotWithoutReadingBodies(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	cfg := alone(t, "one")
 	cfg.Groups, cfg.BodyMemoryBytes = 1, bodyMemoryFloor
 	n := start(t, cfg).awaitReady()
@@ -62,6 +63,7 @@ func TestANodeRestartsFromASnapshotWithoutReadingBodies(t *testing.T) {
 }
 
 func TestAFollowerThatLagsBehindTheLogGetsTheBodiesOfASnapshot(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	cfg := alone(t, "one")
 	cfg.Groups, cfg.BodyMemoryBytes = 1, bodyMemoryFloor
 	one := start(t, cfg).awaitReady()

@@ -110,6 +110,9 @@ func TestAFullLogDiskLosesNothingAndHeals(t *testing.T) {
 	t.Run("wal", func(t *testing.T) {
 		fullLogDisk(t, harness.New(t, 3), func(n *harness.Node) *smallDisk { return mountSmall(t, filepath.Join(n.Dir(), "wal")) })
 	})
+	if *roundsFlag < manyRounds {
+		return
+	}
 	t.Run("boltdb", func(t *testing.T) {
 		t.Setenv("WARREN_DISK_FREE_LIMIT", "1")
 		fullLogDisk(t, harness.New(t, 3, "--raft-log-store", "boltdb"), func(n *harness.Node) *smallDisk {

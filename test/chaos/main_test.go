@@ -15,7 +15,8 @@ import (
 // How long the runs are: more rounds find more, fewer are for every day.
 const (
 	roundsEnv     = "ROUNDS"
-	roundsDefault = 4
+	roundsDefault = 3
+	manyRounds    = 20     // from here on each test is run in all its variants
 	seedEnv       = "SEED" // of the random moments; drawn anew if there is none
 )
 
