@@ -31,6 +31,10 @@ const (
 	manifestExpires = 4
 )
 
+// mostLive is more than the messages of a chunk can have, and little enough
+// for the sum over all chunks.
+const mostLive = 1 << 40
+
 var errManifest = errors.New("manifest of segments is malformed")
 
 // AppendTo appends the manifest of a saved view.
@@ -168,7 +172,7 @@ func (m *manifest) chunk(next uint64, files []restoredFile) (*chunk, error) {
 	number := m.uvarint()
 	c.at, c.size = uint32(m.upTo(1<<32-1)), uint32(m.upTo(1<<32-1))
 	c.stored = uint16(m.upTo(uint64(c.slots)))
-	c.liveBytes = int64(m.upTo(uint64(c.size)))
+	c.liveBytes = int64(m.upTo(mostLive)) // an estimate: it may be more than the extent has
 	has := m.bytes(1)[0]
 	c.alike = mark{flags: m.bytes(1)[0], prio: m.bytes(1)[0]}
 	c.expires = has&manifestExpires != 0

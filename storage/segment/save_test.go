@@ -180,6 +180,30 @@ func TestASnapshotOutlivesCompaction(t *testing.T) {
 	}
 }
 
+// What is left of a chunk whose large messages went while it was on disk is
+// taken for more than it is, and written anew it may be less than half of that.
+func TestASnapshotOfAnOverestimatedChunkIsRestored(t *testing.T) {
+	fs := vfs.NewMem()
+	d, was := newDesk(t, fs, 1<<20), model{}
+	sizes := []int{3000, 3000, 3000, 0}
+	for i, size := range sizes {
+		d.Put(1, uint64(i+1), 0, 0, 0, body(1, uint64(i+1), size))
+	}
+	was.put(1, 4, Record{Body: body(1, 4, 0)})
+	d.pageAllOut()
+	d.Drop(1, 1, 3)
+	c := d.queues[1].chunks[0]
+	if err := d.pager.compact(d.Store, c.file); err != nil {
+		t.Fatal(err)
+	}
+	if c.liveBytes <= int64(c.size) {
+		t.Fatalf("%d bytes are expected in an extent of %d", c.liveBytes, c.size)
+	}
+	v := d.View()
+	defer v.Release()
+	d.checkSaved(t, fs, v, was)
+}
+
 // busy is a store that somebody fills and drains. What follows the ear is
 // guarded by it.
 type busy struct {
