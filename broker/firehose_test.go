@@ -46,6 +46,7 @@ func TestFirehoseShowsWhatIsPublishedAndHandedOut(t *testing.T) {
 	open.Flush()
 	eventually(t, "the published one", func() bool { return len(in.all()) == 1 })
 	late := h.nodes[0].open(t)
+	eventually(t, "the one message", func() bool { return late.ready(t, "q") == 1 })
 	d := late.mustGet(t, "q")
 	late.settle(t, mq.Requeue, d)
 	got := newInbox()
