@@ -178,7 +178,7 @@ func (s *Session) Get(ctx context.Context, queue string, noAck bool) (mq.Deliver
 	if singleActive(q) {
 		return d, false, mq.Errorf(mq.ResourceLocked, "cannot obtain access to locked queue '%s' in vhost '%s'. basic.get operations are not supported by queues with single active consumer", q.Name, q.VHost)
 	}
-	if err := s.broker.answered(ctx, q.Group); err != nil {
+	if err := s.broker.published(ctx, q.Group); err != nil {
 		return d, false, err
 	}
 	c := s.getter(q)

@@ -152,53 +152,6 @@ func (b *outbox) put(t *target, m *outgoing, expiryMs int64, w waiter) error {
 	return nil
 }
 
-// awaitRoom runs with mu held. It sends what has gathered first, so that
-// waiting cannot be for something that only this caller would send.
-func (b *outbox) awaitRoom(ctx context.Context) error {
-	b.send(true)
-	stop := b.broadcastAt(ctx)
-	defer stop()
-	for b.owed >= outboxBytes && !b.ended {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		b.room.Wait()
-	}
-	return nil
-}
-
-// answered returns once everything that is in the outbox now has been
-// answered: what a question to the leader must not overtake.
-func (b *outbox) answered(ctx context.Context) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	stop := b.broadcastAt(ctx)
-	defer stop()
-	for b.seal(); len(b.messages) > 0 && !b.ended; b.seal() { // there is no room for their batch
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		b.room.Wait()
-	}
-	last := b.next - 1
-	for len(b.window) > 0 && b.window[0].seq <= last && !b.ended {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		b.room.Wait()
-	}
-	return nil
-}
-
-// broadcastAt makes waiters look at ctx when it ends.
-func (b *outbox) broadcastAt(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() {
-		b.mu.Lock()
-		b.room.Broadcast()
-		b.mu.Unlock()
-	})
-}
-
 // settle adds a range of settled messages. It never waits: a settlement frees
 // memory, and there can be no more of them than there are deliveries.
 func (b *outbox) settle(q mq.QueueID, first, last mq.Seq, w waiter) bool {

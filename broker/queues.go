@@ -42,6 +42,14 @@ func (b *Broker) answered(ctx context.Context, g mq.GroupID) error {
 	return nil
 }
 
+// published is answered for a question that settlements need only be ahead of.
+func (b *Broker) published(ctx context.Context, g mq.GroupID) error {
+	if o := b.knownOutbox(g); o != nil {
+		return b.explain(ctx, g, o.published(ctx))
+	}
+	return nil
+}
+
 // Purge drops what is ready in a queue and says how many messages that were.
 func (b *Broker) Purge(ctx context.Context, q *meta.Queue) (uint32, error) {
 	if err := b.answered(ctx, q.Group); err != nil {
