@@ -84,3 +84,40 @@ func TestAGetComesAfterWhatItsNodePublishedAndSettled(t *testing.T) {
 	b.result(3, queue.Applied, nil) // which sends it
 	wantWait("room again", false, 3+batchesMax)
 }
+
+func TestOnlySettlementsOfTransactionsHurry(t *testing.T) {
+	h := newHouse(t, 2, 1)
+	s := h.nodes[1].open(t)
+	s.mustDeclare(t, durable)
+	for _, body := range []string{"a", "b"} {
+		s.publishTo(t, "", "q", body, -1)
+	}
+	a, b := s.mustGet(t, "q"), s.mustGet(t, "q")
+	held := []mq.Held{a.Held(), b.Held()}
+	stuck, goOn := h.stall(1)
+	h.nodes[0].open(t).mustPublish(t, "q", "c", nil, 0)
+	<-stuck // the proposer of the leader waits: what comes now gathers
+	acks := newConfirms()
+	for i, c := range []mq.Confirmer{nil, acks} {
+		if err := s.Settle(t.Context(), mq.Settlement{Verdict: mq.Ack, Held: held[i : i+1], Confirm: c}); err != nil {
+			t.Fatal(err)
+		}
+		s.Flush()
+	}
+	shard := h.nodes[0].Shard(1)
+	var hurries []bool
+	eventually(t, "both settlements", func() bool {
+		shard.mu.Lock()
+		defer shard.mu.Unlock()
+		hurries = hurries[:0]
+		for i := range shard.lead.proposer.parts {
+			hurries = append(hurries, !shard.lead.proposer.parts[i].idle)
+		}
+		return len(hurries) == 2
+	})
+	if hurries[0] || !hurries[1] {
+		t.Errorf("they hurry: %v, want only the one that a transaction waits for", hurries)
+	}
+	goOn()
+	eventually(t, "the commit", func() bool { return acks.count() == 1 })
+}

@@ -86,6 +86,19 @@ type sentBatch struct {
 	refused  []queue.Run // of its messages, once answered
 }
 
+// hurried is set beside the node's number in a batch if somebody waits for one of
+// its settlements. Leaders of older builds read 32 bits of that field and treat
+// the batch like any other, which costs whoever waits settleWait and nothing else.
+const hurried = 1 << 32
+
+// hurry is hurried if the batch is.
+func (s *sentBatch) hurry() uint64 {
+	if len(s.settleWait) > 0 {
+		return hurried
+	}
+	return 0
+}
+
 func newOutbox(g mq.GroupID, o Origin, lane Lane) *outbox {
 	b := &outbox{group: g, origin: o, lane: lane, next: 1}
 	b.room = sync.NewCond(&b.mu)
@@ -230,7 +243,7 @@ func (b *outbox) transmit(s *sentBatch) {
 	f = append(f, frameBatch)
 	f = appendUint(f, uint64(b.group))
 	f = appendUint(f, b.term)
-	f = appendUint(f, uint64(b.origin.Node))
+	f = appendUint(f, uint64(b.origin.Node)|s.hurry())
 	f = appendUint(f, uint64(b.origin.Session))
 	f = appendUint(f, s.seq)
 	f = append(f, s.settles...)

@@ -14,9 +14,10 @@ const (
 	// entriesBusy is how many entries are in flight: while they are, all that
 	// arrives gathers into the next one.
 	entriesBusy = 2
-	// settleWait is how long settlements alone wait for company. Nobody waits
-	// for their commit (the credit is given back before it), and together with
-	// an enqueue they cost no entry and no fsync of their own.
+	// settleWait is how long settlements alone wait for company, unless they are
+	// those of a transaction. Nobody else waits for their commit (the credit is
+	// given back before it), and together with an enqueue they cost no entry and
+	// no fsync of their own.
 	settleWait = 5 * time.Millisecond
 	// refusalBytes is about how much a refusal adds to an entry.
 	refusalBytes = 2

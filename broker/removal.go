@@ -182,7 +182,7 @@ func (s *Shard) letGo(q *ledQueue) {
 	for node, batches := range waiting {
 		for _, b := range batches {
 			if l.heldUp == 0 || !l.mustWait(node, b.origin, b.ops) {
-				s.admit(node, b.origin, b.ops)
+				s.admit(node, b.origin, b.ops, false) // if it is in a hurry, it has waited for longer than company takes
 			}
 		}
 	}

@@ -17,7 +17,8 @@ import (
 // once, and all of it is proposed.
 func (s *Shard) batch(from mq.NodeID, p *parser) {
 	term := p.uint()
-	o := queue.Origin{Node: uint32(p.uint()), Session: mq.SessionID(p.uint()), Seq: p.uint()}
+	node := p.uint()
+	o := queue.Origin{Node: uint32(node), Session: mq.SessionID(p.uint()), Seq: p.uint()}
 	if p.err != nil {
 		s.slog.Warn("malformed batch dropped", "peer", from)
 		return
@@ -31,15 +32,16 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 	if l.heldUp > 0 && l.mustWait(from, o, p.b) {
 		return
 	}
-	s.admit(from, o, p.b)
+	s.admit(from, o, p.b, node&hurried != 0)
 	s.dispatch()
 }
 
-// admit proposes a batch. Runs with mu held.
-func (s *Shard) admit(from mq.NodeID, o queue.Origin, ops []byte) {
+// admit proposes a batch. With hurry somebody waits for it, also if it is
+// settlements alone. Runs with mu held.
+func (s *Shard) admit(from mq.NodeID, o queue.Origin, ops []byte, hurry bool) {
 	// Checked before it is proposed: a bad peer must not get bytes into the
 	// log that no replica can apply.
-	x := part{origin: o, ops: ops, idle: true}
+	x := part{origin: o, ops: ops, idle: !hurry}
 	flags := uint8(0)
 	err := queue.CheckOps(ops, func(op queue.Op) {
 		if op.Kind == queue.Settle {
