@@ -166,6 +166,8 @@ func (c *command) verb() (do func(context.Context) (ControlReply, error), least,
 		return c.listPolicies, 0, 0
 	case "list_queues":
 		return c.listQueues, 0, any
+	case "list_unresponsive_queues":
+		return c.listUnresponsiveQueues, 0, any
 	case "list_exchanges":
 		return c.listExchanges, 0, any
 	case "list_bindings":

@@ -69,8 +69,14 @@ func (n *node) PurgeQueue(_ context.Context, q *meta.Queue) (uint32, error) {
 	return 7, n.err
 }
 
-func (n *node) QueueStatus(_ context.Context, q *meta.Queue) Queue {
-	if q.Name == "lost" {
+func (n *node) QueueStatus(ctx context.Context, q *meta.Queue) Queue {
+	if n.asking != nil {
+		n.asking(q)
+	}
+	if q.Name == "hung" {
+		<-ctx.Done()
+	}
+	if strings.HasPrefix(q.Name, "lost") || q.Name == "hung" {
 		return Queue{Ready: -1, Unacked: -1, Consumers: -1}
 	}
 	return Queue{Leader: "a1", Ready: 5, Unacked: 2, Consumers: 1}

@@ -35,7 +35,8 @@ type node struct {
 	secret string
 	state  *meta.State // of View; made at its first use
 	index  uint64
-	deeds  []string // what was done to queues
+	deeds  []string          // what was done to queues
+	asking func(*meta.Queue) // called by QueueStatus, if set
 }
 
 func (n *node) Login(_ context.Context, user, password string, here bool) ([]string, error) {

@@ -136,6 +136,8 @@ func ctlFlags() *pflag.FlagSet {
 	f.Bool("global", false, "")
 	f.String("limit", "", "")
 	f.String("per-connection-delay", "", "")
+	f.Bool("local", false, "")
+	f.String("queue-timeout", "", "")
 	f.Bool("json", false, "")
 	f.Int("queues", 1000, "")
 	return f

@@ -73,6 +73,10 @@ func queueColumns() []string {
 	}
 }
 
+func unresponsiveColumns() []string {
+	return []string{"name", "durable", "auto_delete", "arguments", "pid"}
+}
+
 func exchangeColumns() []string {
 	return []string{"name", "vhost", "type", "durable", "auto_delete", "internal", "arguments", "policy"}
 }
@@ -184,6 +188,8 @@ func vhostVerbs() []verb {
 func objectVerbs() []verb {
 	return []verb{
 		{name: "list_queues", args: "[<column> ...]", short: "Queues of a vhost", most: -1, columns: []string{"name", "messages"}, known: queueColumns(), banner: says("Listing queues for vhost %s ...", inVHost)},
+		{name: "list_unresponsive_queues", args: "[--local] [--queue-timeout <seconds>] [<column> ...]", short: "Queues whose group has no leader that answers", most: -1,
+			options: []string{"local", "queue-timeout"}, columns: []string{"name"}, known: unresponsiveColumns(), banner: says("Listing unresponsive queues for vhost %s ...", inVHost)},
 		{name: "list_exchanges", args: "[<column> ...]", short: "Exchanges of a vhost", most: -1, columns: []string{"name", "type"}, known: exchangeColumns(), banner: says("Listing exchanges for vhost %s ...", inVHost)},
 		{name: "list_bindings", args: "[<column> ...]", short: "Bindings of a vhost", most: -1, columns: bindingColumns()[:6], known: bindingColumns(), banner: says("Listing bindings for vhost %s...", inVHost)},
 		{name: "list_connections", args: "[<column> ...]", short: "Clients' connections on all nodes", most: -1, columns: []string{"user", "peer_host", "peer_port", "state"}, known: connectionColumns(), banner: says("Listing connections ...")},
@@ -208,7 +214,6 @@ func objectVerbs() []verb {
 // that would not be unknown to who wrote it.
 func rabbitsOwn() []string {
 	return []string{
-		"list_unresponsive_queues",
 		"set_cluster_name", "join_cluster", "forget_cluster_node", "stop_app", "start_app", "stop", "shutdown", "reset", "eval",
 		"enable_feature_flag", "list_feature_flags", "environment", "report",
 		"restart_vhost", "update_vhost_metadata", "set_log_level", "rotate_logs",
