@@ -58,6 +58,8 @@ type Control interface {
 	// than 0 above so many; below so many bytes of free disk, 0 for the default.
 	SetMemoryHighWatermark(share float64, bytes uint64) error
 	SetDiskFreeLimit(bytes uint64)
+	// Environment is what the node goes by, in order, without its secrets.
+	Environment() []Setting
 	// QueueStatus is a queue with its counts, which its leader is asked for.
 	QueueStatus(ctx context.Context, q *meta.Queue) Queue
 }
@@ -69,6 +71,10 @@ type ControlRequest struct {
 	VHost   string            `json:"vhost,omitempty"`
 	Options map[string]string `json:"options,omitempty"`
 }
+
+// Setting is one thing that a node goes by, under its key in the configuration
+// file.
+type Setting struct{ Key, Value string }
 
 // Row is one line of a list, by column.
 type Row map[string]any
@@ -216,6 +222,8 @@ func (c *command) verb() (do func(context.Context) (ControlReply, error), least,
 		return c.setMemory, 1, 2
 	case "set_disk_free_limit":
 		return c.setDiskFree, 1, 1
+	case "environment":
+		return c.environment, 0, 0
 	case "cluster_status":
 		return c.clusterStatus, 0, 0
 	}
@@ -285,7 +293,7 @@ func (s *Server) serveControl(w http.ResponseWriter, r *http.Request, o *operato
 		writeControlError(w, code, shown)
 		return
 	}
-	if reads := strings.HasPrefix(req.Verb, "list_") || req.Verb == "cluster_status"; !reads {
+	if reads := strings.HasPrefix(req.Verb, "list_") || req.Verb == "cluster_status" || req.Verb == "environment"; !reads {
 		s.log.Info("command carried out", "verb", req.Verb, "vhost", req.VHost, "operator", o.name) // no arguments: there are passwords among them
 	}
 	writeJSON(w, http.StatusOK, reply)

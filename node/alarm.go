@@ -145,6 +145,15 @@ func (a *alarm) setDiskFree(bytes uint64) {
 	a.mu.Unlock()
 }
 
+// limits are what SetMemoryHighWatermark and SetDiskFreeLimit set, or the
+// configuration; the disk's default is worked out.
+func (a *alarm) limits() (memoryShare float64, memoryBytes, diskFreeBytes uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, size, _ := a.free(a.dir)
+	return a.memoryShare, a.memoryBytes, a.diskLimit(size)
+}
+
 // watchAlarms raises and ends this node's alarm until ctx ends.
 func (n *Node) watchAlarms(ctx context.Context) {
 	every := time.NewTicker(alarmEvery)

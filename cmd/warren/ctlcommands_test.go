@@ -225,7 +225,44 @@ func TestCommandsDoAndPrintWhatRabbitmqctlDoes(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the secret's file is %v, %v: it is for its owner alone", info, err)
 	}
+	checkEnvironment(t, dir, amqp)
 	watchObjects(t, dir, amqp)
+}
+
+// checkEnvironment reads what a node goes by as the file that it looks like.
+func checkEnvironment(t *testing.T, dir, amqp string) {
+	t.Helper()
+	out, exit, said := ctlOf(t, "", "--data-dir", dir, "environment")
+	text, ok := strings.CutPrefix(out, "Application environment of node the local node ...\n")
+	if exit != 0 || !ok {
+		t.Fatalf("exit %d: %s%s", exit, out, said)
+	}
+	var got node.Config
+	if err := applyLines(&got, "environment", text); err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	if got.Name != "node1" || got.DataDir != filepath.Join(dir, "node1") || got.AMQPListen != amqp || got.DefaultPass == "guest" || got.DiskFreeLimitBytes != 1e9 || got.MemoryHighWatermarkBytes != 2e9 {
+		t.Errorf("the environment is not this node's:\n%s", text)
+	}
+	// The rest says what one of these says, or is not set on this node.
+	elsewhere := []string{"management.tcp.port", "management.tcp.ip", "vm_memory_high_watermark.relative", "cluster.secret", "cluster.secret_file"}
+	for _, s := range settings() {
+		if !strings.Contains("\n"+text, "\n"+s.key+" = ") && !slices.Contains(elsewhere, s.key) {
+			t.Errorf("the environment lacks %s:\n%s", s.key, text)
+		}
+	}
+	var all map[string]string
+	if out, _, _ := ctlOf(t, "", "--data-dir", dir, "--formatter", "json", "environment"); json.Unmarshal([]byte(out), &all) != nil || all["node_name"] != "node1" {
+		t.Errorf("as JSON it is %s", out)
+	}
+}
+
+func TestTheEnvironmentQuotesWhatAFileWouldCutOff(t *testing.T) {
+	for _, value := range []string{"/var/lib/war # ren", " x", "pa#ss", "plain", "", "it's"} {
+		if _, got, err := parseLine("k = " + quoted(value)); err != nil || got != value {
+			t.Errorf("%q is read back as %q, %v", value, got, err)
+		}
+	}
 }
 
 // watchObjects has a client make something for the commands to see.
