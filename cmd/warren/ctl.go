@@ -163,7 +163,11 @@ func (c *ctlCall) check(path string) (err error) {
 			return usage(path, c.verb, "Error (argument validation): Invalid options for this command:\n--priority : %s", p)
 		}
 	}
-	if !slices.Contains([]string{"table", "pretty_table", "json", "csv"}, c.formatter()) {
+	if c.verb.name == "report" {
+		if c.flags.Changed("formatter") && c.formatter() != "report" {
+			return usage(path, c.verb, "Error (argument validation): Only report formatter is supported")
+		}
+	} else if !slices.Contains([]string{"table", "pretty_table", "json", "csv"}, c.formatter()) {
 		return usage(path, c.verb, "Error (argument validation): there is no formatter '%s'", c.formatter())
 	}
 	if c.verb.password > 0 && len(c.args) == c.verb.password {
