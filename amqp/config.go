@@ -7,9 +7,11 @@ import (
 
 // Config is what a Server may be told. A zero field means its default.
 type Config struct {
-	Product     string // "Warren"; shown in the server properties
-	Version     string
-	ClusterName string
+	Product string // "Warren"; shown in the server properties
+	Version string
+	// ClusterName is shown there too. It is called for each connection, as the
+	// name may change; nil for none.
+	ClusterName func() string
 	// Platform and Information are shown in the server properties.
 	Platform, Information string
 
@@ -37,6 +39,9 @@ const frameMin = 8192
 func (c Config) withDefaults() Config {
 	def(&c.Product, "Warren")
 	def(&c.Version, "0.0.0")
+	if c.ClusterName == nil {
+		c.ClusterName = func() string { return "" }
+	}
 	def(&c.Platform, "Go")
 	def(&c.Information, "AMQP 0-9-1, replicated by Raft")
 	def(&c.FrameMax, 131072)

@@ -290,7 +290,7 @@ func (s *Server) properties() mq.Table {
 	}
 	return mq.Table{
 		{Key: "capabilities", Value: caps},
-		{Key: "cluster_name", Value: s.config.ClusterName},
+		{Key: "cluster_name", Value: s.config.ClusterName()},
 		{Key: "copyright", Value: "The Warren authors"},
 		{Key: "information", Value: s.config.Information},
 		{Key: "platform", Value: s.config.Platform + " " + runtime.Version()},

@@ -16,7 +16,7 @@ import (
 // §4.2.2, and RabbitMQ's server properties, which clients decide by.
 func TestStartOffersWhatClientsLookFor(t *testing.T) {
 	for _, header := range []string{wire.ProtocolHeader, "AMQP\x01\x01\x00\x09"} {
-		c := amqptest.Pipe(t, amqptest.New(), amqp.Config{Version: "1.2.3", ClusterName: "burrow"})
+		c := amqptest.Pipe(t, amqptest.New(), amqp.Config{Version: "1.2.3", ClusterName: func() string { return "burrow" }})
 		c.Write([]byte(header))
 		start := amqptest.Expect[wire.ConnectionStart](c)
 		if start.Mechanisms != "PLAIN AMQPLAIN" || start.Locales != "en_US" || start.VersionMajor != 0 || start.VersionMinor != 9 {

@@ -222,6 +222,8 @@ func (c *command) verb() (do func(context.Context) (ControlReply, error), least,
 		return c.setMemory, 1, 2
 	case "set_disk_free_limit":
 		return c.setDiskFree, 1, 1
+	case "set_cluster_name":
+		return c.setClusterName, 1, 1
 	case "environment":
 		return c.environment, 0, 0
 	case "cluster_status":

@@ -1,6 +1,23 @@
 package management
 
-import "context"
+import (
+	"context"
+
+	"warren/fsm/meta"
+)
+
+// setClusterName names the cluster for all its nodes, which keep the name as the
+// global parameter that RabbitMQ keeps it as.
+func (c *command) setClusterName(ctx context.Context) (ControlReply, error) {
+	if name := c.arg(0); name == "" || len(name) > meta.ClusterNameBytesMax {
+		return ControlReply{}, refused(ExitData, "the name of a cluster must be 1 to %d bytes", meta.ClusterNameBytesMax)
+	}
+	op, err := meta.SetClusterName(c.arg(0))
+	if err != nil {
+		return ControlReply{}, err
+	}
+	return c.change(ctx, op)
+}
 
 // environment shows what the node goes by.
 func (c *command) environment(context.Context) (r ControlReply, err error) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"warren/cluster"
+	"warren/fsm/meta"
 )
 
 // Config is everything that a node can be told. Default fills it in, the
@@ -39,7 +40,8 @@ type Config struct {
 	// PprofListen serves Go's profiles, to whoever can reach it. Default: empty, none.
 	PprofListen string
 
-	// ClusterName is shown to clients and in metrics. Default: warren.
+	// ClusterName is shown to clients and in metrics until an operator gives the
+	// cluster another name. Default: warren.
 	ClusterName string
 	// Join lists cluster addresses of nodes to look for, as host:port; the node's
 	// own may be among them. Default: none.
@@ -184,8 +186,8 @@ func (c *Config) identityErrors() (errs []error) {
 	if len(c.Name) > nameBytesMax || !nodeName.MatchString(c.Name) {
 		errs = append(errs, fmt.Errorf("name %q: must be 1 to %d letters, digits or @ . _ - and begin with a letter or digit", c.Name, nameBytesMax))
 	}
-	if c.ClusterName == "" || len(c.ClusterName) > nameBytesMax {
-		errs = append(errs, fmt.Errorf("cluster name: must be 1 to %d bytes", nameBytesMax))
+	if c.ClusterName == "" || len(c.ClusterName) > meta.ClusterNameBytesMax {
+		errs = append(errs, fmt.Errorf("cluster name: must be 1 to %d bytes", meta.ClusterNameBytesMax))
 	}
 	return errs
 }

@@ -16,6 +16,7 @@ const masked = "********"
 // configuration file, which is where people know them from.
 func (n *Node) Environment() []management.Setting {
 	c := n.cfg
+	c.ClusterName = n.clusterName()
 	c.ClusterAdvertise = n.cluster.Advertised()
 	c.Groups, c.BodyMemoryBytes = c.GroupCount(), uint64(c.BodyMemory())
 	c.MemoryHighWatermark, c.MemoryHighWatermarkBytes, c.DiskFreeLimitBytes = n.alarm.limits()

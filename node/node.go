@@ -102,7 +102,7 @@ func build(cfg Config, log *slog.Logger) (*Node, error) {
 	n.pager = segment.NewPager(vfs.OS{}, cfg.BodyMemory(), cfg.bodyMemoryMost(), broker.BodySense(), n.slog)
 	n.groups = newGroups(c, n.broker, n.pager, n.fatal, n.slog)
 	n.amqp = amqp.New(door{n.broker}, amqp.Config{
-		Product: "Warren", Version: Version, ClusterName: cfg.ClusterName,
+		Product: "Warren", Version: Version, ClusterName: n.clusterName,
 		FrameMax: cfg.FrameMax, ChannelMax: cfg.ChannelMax, Heartbeat: heartbeat(cfg.HeartbeatSeconds),
 		MaxMessageBytes: int64(cfg.MaxMessageBytes),
 	}, n.slog)

@@ -71,7 +71,7 @@ func (n *Node) Ready() error {
 func (n *Node) Stats() management.Stats {
 	a, b, v := n.amqp.Stats(), n.broker.Stats(), n.broker.View()
 	s := management.Stats{
-		Node: n.cfg.Name, NodeID: n.cluster.ID(), Cluster: n.cfg.ClusterName, ClusterID: v.ClusterID(), Started: n.started,
+		Node: n.cfg.Name, NodeID: n.cluster.ID(), Cluster: n.clusterName(), ClusterID: v.ClusterID(), Started: n.started,
 		Connections: uint64(a.Connections), Channels: uint64(a.Channels), Consumers: uint64(a.Consumers),
 		ConnectionsOpened: a.ConnectionsOpened, ConnectionsClosed: a.ConnectionsClosed,
 		ChannelsOpened: a.ChannelsOpened, ChannelsClosed: a.ChannelsClosed,
@@ -112,7 +112,7 @@ func (n *Node) Stats() management.Stats {
 func (n *Node) Status(ctx context.Context, maxQueues int) (management.Status, error) {
 	v := n.broker.View()
 	s := management.Status{
-		Node: n.cfg.Name, NodeID: n.cluster.ID(), Cluster: n.cfg.ClusterName, ClusterID: v.ClusterID(),
+		Node: n.cfg.Name, NodeID: n.cluster.ID(), Cluster: n.clusterName(), ClusterID: v.ClusterID(),
 		Version: Version, UptimeMs: time.Since(n.started).Milliseconds(), QueuesTotal: v.QueueCount(),
 		Members: n.members(v), Groups: n.groupStatus(v),
 	}
@@ -128,6 +128,15 @@ func (n *Node) Status(ctx context.Context, maxQueues int) (management.Status, er
 		}
 	}
 	return s, nil
+}
+
+// clusterName is the name that an operator gave the cluster, or the configured
+// one.
+func (n *Node) clusterName() string {
+	if name, ok := n.broker.View().ClusterName(); ok {
+		return name
+	}
+	return n.cfg.ClusterName
 }
 
 func (n *Node) members(v *meta.View) (out []management.Member) {

@@ -217,6 +217,11 @@ func TestCommandsDoAndPrintWhatRabbitmqctlDoes(t *testing.T) {
 		{"clear_global_parameter -q colour", 69, "Error:\nParameter does not exist"},
 		{"no_such_command", 64, "Command 'no_such_command' not found...."},
 		{"-n node1 cluster_status", 0, "Basics\n\nCluster name: warren\n..."},
+		{"set_cluster_name 'the burrow'", 0, "Setting cluster name to the burrow ..."},
+		{"-q set_cluster_name ''", 65, "Error:\nthe name of a cluster must be 1 to 128 bytes"},
+		{"list_global_parameters -s", 0, "cluster_name\t\"the burrow\""},
+		{"-n node1 cluster_status", 0, "Basics\n\nCluster name: the burrow\n..."},
+		{"status", 0, "cluster the burrow (..."},
 		{"-q -n node7 list_users", 69, "Error:\nno node named node7 has its data in " + dir + "; there is node1...."},
 	} {
 		s.check(t, dir)
@@ -275,6 +280,9 @@ func watchObjects(t *testing.T, dir, amqp string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	if name := conn.Properties["cluster_name"]; name != "the burrow" {
+		t.Errorf("clients are told that the cluster is named %v", name)
+	}
 	closed := conn.NotifyClose(make(chan *amqp091.Error, 1))
 	ch, err := conn.Channel()
 	if err != nil {

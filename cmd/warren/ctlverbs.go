@@ -116,6 +116,7 @@ func nodeVerbs() []verb {
 	return []verb{
 		{name: "status", short: "Members, groups with their leaders, queues with their counts", options: []string{"json", "queues"}, run: ctlStatus},
 		{name: "cluster_status", short: "Who is in the cluster", run: ctlClusterStatus},
+		{name: "set_cluster_name", args: "<name>", short: "Give the cluster another name", least: 1, most: 1, banner: says("Setting cluster name to %s ...", arg(0))},
 		{name: "environment", short: "What the node goes by, as a configuration file has it", banner: says("Application environment of node %s ...", onNode), run: ctlEnvironment},
 		{name: "report", short: "All that the other commands show, to find out what is wrong", banner: says("Reporting server status of node %s ...", onNode), run: ctlReport},
 		{name: "set_vm_memory_high_watermark", args: "<fraction> | absolute <size>", short: "How much memory the node may use before publishers wait, until it ends", least: 1, most: 2,
@@ -216,7 +217,7 @@ func objectVerbs() []verb {
 // that would not be unknown to who wrote it.
 func rabbitsOwn() []string {
 	return []string{
-		"set_cluster_name", "join_cluster", "forget_cluster_node", "stop_app", "start_app", "stop", "shutdown", "reset", "eval",
+		"join_cluster", "forget_cluster_node", "stop_app", "start_app", "stop", "shutdown", "reset", "eval",
 		"enable_feature_flag", "list_feature_flags",
 		"restart_vhost", "update_vhost_metadata", "set_log_level", "rotate_logs",
 	}

@@ -37,6 +37,30 @@ func GlobalParameterName(setting string) (name string, ok bool) {
 	return strings.CutPrefix(setting, globalParameterPrefix)
 }
 
+// clusterName is the global parameter that is the cluster's name, as in RabbitMQ.
+const clusterName = "cluster_name"
+
+// ClusterNameBytesMax is how long the name of a cluster may be: it has to fit
+// into the first frame that a client is sent.
+const ClusterNameBytesMax = 128
+
+// SetClusterName names the cluster.
+func SetClusterName(name string) (SettingPut, error) {
+	b, err := json.Marshal(name)
+	return SettingPut{Name: GlobalParameter(clusterName), Value: string(b)}, err
+}
+
+// ClusterName is the name that the cluster was given; false if it was given
+// none, or one that cannot be: a global parameter may have any value.
+func (v *View) ClusterName() (string, bool) {
+	s, _ := v.Setting(GlobalParameter(clusterName))
+	var name string
+	if err := json.Unmarshal([]byte(s), &name); err != nil {
+		return "", false
+	}
+	return name, name != "" && len(name) <= ClusterNameBytesMax
+}
+
 // VHostConnections is how many connections a vhost may have; false if any number.
 func (v *View) VHostConnections(vhost string) (int64, bool) {
 	return v.limit(VHostLimits(vhost), maxConnections)
