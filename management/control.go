@@ -58,6 +58,9 @@ type Control interface {
 	// than 0 above so many; below so many bytes of free disk, 0 for the default.
 	SetMemoryHighWatermark(share float64, bytes uint64) error
 	SetDiskFreeLimit(bytes uint64)
+	// Stop begins the end of the node, as a signal does. It does not wait for it,
+	// and does no more when it is called again.
+	Stop()
 	// Environment is what the node goes by, in order, without its secrets.
 	Environment() []Setting
 	// QueueStatus is a queue with its counts, which its leader is asked for.
@@ -114,6 +117,9 @@ func (c *command) arg(i int) string {
 	}
 	return ""
 }
+
+// ofNode reports whether a command is about the node alone, and needs no cluster.
+func (c *command) ofNode() bool { return c.Verb == "stop" || c.Verb == "shutdown" }
 
 // change carries out one change whose answer needs no words.
 func (c *command) change(ctx context.Context, op meta.Op) (ControlReply, error) {
@@ -224,6 +230,8 @@ func (c *command) verb() (do func(context.Context) (ControlReply, error), least,
 		return c.setDiskFree, 1, 1
 	case "set_cluster_name":
 		return c.setClusterName, 1, 1
+	case "stop", "shutdown":
+		return c.stop, 0, 0
 	case "environment":
 		return c.environment, 0, 0
 	case "cluster_status":
@@ -284,7 +292,7 @@ func (s *Server) serveControl(w http.ResponseWriter, r *http.Request, o *operato
 	case len(req.Args) < least || len(req.Args) > most:
 		writeControlError(w, http.StatusBadRequest, refused(ExitUsage, "%s does not take %d arguments", req.Verb, len(req.Args)))
 		return
-	case !c.view.Initialized():
+	case !c.view.Initialized() && !c.ofNode():
 		writeControlError(w, http.StatusServiceUnavailable, refused(ExitUnavailable, "the cluster is not formed yet, or its metadata has no leader"))
 		return
 	}

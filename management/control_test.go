@@ -57,6 +57,8 @@ func (n *node) DeleteQueue(_ context.Context, operator string, q *meta.Queue, if
 	return 7, nil
 }
 
+func (n *node) Stop() { n.deeds = append(n.deeds, "stop") }
+
 func (n *node) Environment() []Setting { return []Setting{{"node_name", "node1"}, {"heartbeat", "60"}} }
 
 func (n *node) SetMemoryHighWatermark(share float64, bytes uint64) error {

@@ -2,6 +2,7 @@ package management
 
 import (
 	"context"
+	"os"
 
 	"warren/fsm/meta"
 )
@@ -17,6 +18,13 @@ func (c *command) setClusterName(ctx context.Context) (ControlReply, error) {
 		return ControlReply{}, err
 	}
 	return c.change(ctx, op)
+}
+
+// stop ends the node's process, after this has been answered: the HTTP side ends
+// last. Who asked can wait for the process.
+func (c *command) stop(context.Context) (ControlReply, error) {
+	c.server.source.Stop()
+	return ControlReply{Rows: []Row{{"node": c.server.source.Stats().Node, "pid": os.Getpid()}}}, nil
 }
 
 // environment shows what the node goes by.

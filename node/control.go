@@ -41,6 +41,9 @@ func (n *Node) PurgeQueue(ctx context.Context, q *meta.Queue) (uint32, error) {
 	return n.broker.Purge(ctx, q)
 }
 
+// Stop begins the end of this node.
+func (n *Node) Stop() { n.end() }
+
 // QueueStatus is a queue with the counts that its leader tells.
 func (n *Node) QueueStatus(ctx context.Context, q *meta.Queue) management.Queue {
 	return n.queueStatus(ctx, q)

@@ -48,6 +48,7 @@ type Node struct {
 	amqp    *amqp.Server
 	started time.Time
 	secret  string // of openControl
+	end     func() // ends what run began
 
 	alarm        *alarm
 	alarmed      atomic.Bool   // publishers wait
@@ -137,6 +138,8 @@ func (n *Node) fatal(err error) {
 // node is.
 func (n *Node) run(ctx context.Context, l *listeners) error {
 	web, stopWeb := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, n.end = context.WithCancel(ctx) // before commands are taken
+	defer n.end()
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer stopWeb()

@@ -24,6 +24,7 @@ const (
 	// ctlTimeoutSeconds is how long a command may take if --timeout does not say.
 	ctlTimeoutSeconds     = 60
 	startupTimeoutSeconds = 300
+	stopTimeoutSeconds    = 120
 	passwordBytesMax      = 4 << 10 // of a password from the standard input
 )
 
@@ -32,13 +33,19 @@ const (
 type exitError struct {
 	code int
 	text string
+	down bool // as no node is there
 }
 
 // Error is the text.
 func (e *exitError) Error() string { return e.text }
 
 func fail(code int, format string, args ...any) error {
-	return &exitError{code, "Error:\n" + fmt.Sprintf(format, args...)}
+	return &exitError{code: code, text: "Error:\n" + fmt.Sprintf(format, args...)}
+}
+
+// nobody is an error for want of a node to ask.
+func nobody(format string, args ...any) error {
+	return &exitError{code: management.ExitUnavailable, text: "Error:\n" + fmt.Sprintf(format, args...), down: true}
 }
 
 // ctlCommand takes the options of all its verbs anywhere among the arguments,
@@ -137,6 +144,9 @@ func ctlFlags() *pflag.FlagSet {
 	f.String("limit", "", "")
 	f.String("per-connection-delay", "", "")
 	f.Bool("local", false, "")
+	f.Bool("idempotent", false, "")
+	f.Bool("wait", false, "")
+	f.Bool("no-wait", false, "")
 	f.String("queue-timeout", "", "")
 	f.Bool("json", false, "")
 	f.Int("queues", 1000, "")
@@ -222,6 +232,8 @@ func (c *ctlCall) timeout(path string) (time.Duration, error) {
 	switch {
 	case given == "" && c.verb.name == "await_startup":
 		seconds = startupTimeoutSeconds
+	case given == "" && (c.verb.name == "stop" || c.verb.name == "shutdown"):
+		seconds = stopTimeoutSeconds
 	case given == "infinity":
 		return 24 * time.Hour, nil
 	case given != "":

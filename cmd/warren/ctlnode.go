@@ -54,7 +54,7 @@ func (c *ctlCall) endpoints() ([]endpoint, error) {
 		if len(names) == 0 {
 			names = []string{"none"}
 		}
-		return nil, fail(management.ExitUnavailable, "no node named %s has its data in %s; there is %s. Give --data-dir, or the node's address with --node",
+		return nil, nobody("no node named %s has its data in %s; there is %s. Give --data-dir, or the node's address with --node",
 			wanted, c.dataDir(), strings.Join(names, ", "))
 	}
 	if len(local) > 0 {
@@ -119,13 +119,13 @@ func (c *ctlCall) ask(method, path string, body []byte) ([]byte, error) {
 	var unreachable error
 	for _, e := range nodes {
 		if path == management.ControlPath && e.secret == "" && c.login() == "" {
-			return nil, fail(management.ExitUnavailable, "no data directory of a node at %s was found in %s: give --data-dir, or --user and --password of an administrator", e.url, c.dataDir())
+			return nil, nobody("no data directory of a node at %s was found in %s: give --data-dir, or --user and --password of an administrator", e.url, c.dataDir())
 		}
 		answer, err := c.askOne(e, method, path, body)
 		var dial *net.OpError
 		switch {
 		case errors.As(err, &dial) && dial.Op == "dial":
-			err = fail(management.ExitUnavailable, "no node at %s: is it running? (%v)", e.url, dial.Err)
+			err = nobody("no node at %s: is it running? (%v)", e.url, dial.Err)
 		case !errors.Is(err, errNotLetIn):
 			return answer, c.explain(e, err)
 		}

@@ -117,6 +117,13 @@ func nodeVerbs() []verb {
 		{name: "status", short: "Members, groups with their leaders, queues with their counts", options: []string{"json", "queues"}, run: ctlStatus},
 		{name: "cluster_status", short: "Who is in the cluster", run: ctlClusterStatus},
 		{name: "set_cluster_name", args: "<name>", short: "Give the cluster another name", least: 1, most: 1, banner: says("Setting cluster name to %s ...", arg(0))},
+		{name: "stop", args: "[--idempotent] [<pidfile>]", short: "End a node's process, which hands over what it leads", most: 1, options: []string{"idempotent"}, run: ctlStop, banner: func(c *ctlCall) string {
+			if len(c.args) == 1 {
+				return fmt.Sprintf("Stopping and halting node %s (will monitor pid file %s) ...", onNode(c), c.args[0])
+			}
+			return fmt.Sprintf("Stopping and halting node %s ...", onNode(c))
+		}},
+		{name: "shutdown", args: "[--wait | --no-wait]", short: "End a node's process, and wait for that if it is on this machine", options: []string{"wait", "no-wait"}, run: ctlShutdown},
 		{name: "environment", short: "What the node goes by, as a configuration file has it", banner: says("Application environment of node %s ...", onNode), run: ctlEnvironment},
 		{name: "report", short: "All that the other commands show, to find out what is wrong", banner: says("Reporting server status of node %s ...", onNode), run: ctlReport},
 		{name: "set_vm_memory_high_watermark", args: "<fraction> | absolute <size>", short: "How much memory the node may use before publishers wait, until it ends", least: 1, most: 2,
@@ -217,7 +224,7 @@ func objectVerbs() []verb {
 // that would not be unknown to who wrote it.
 func rabbitsOwn() []string {
 	return []string{
-		"join_cluster", "forget_cluster_node", "stop_app", "start_app", "stop", "shutdown", "reset", "eval",
+		"join_cluster", "forget_cluster_node", "stop_app", "start_app", "reset", "eval",
 		"enable_feature_flag", "list_feature_flags",
 		"restart_vhost", "update_vhost_metadata", "set_log_level", "rotate_logs",
 	}
@@ -237,7 +244,7 @@ func usage(path string, v *verb, format string, args ...any) error {
 	if v != nil {
 		line = strings.TrimSpace(path + " [--node <node>] [--quiet] " + v.name + " " + v.args)
 	}
-	return &exitError{management.ExitUsage, fmt.Sprintf(format, args...) + "\n\nUsage:\n\n  " + line}
+	return &exitError{code: management.ExitUsage, text: fmt.Sprintf(format, args...) + "\n\nUsage:\n\n  " + line}
 }
 
 // ctlHelp tells what there is, or what one verb is for.
