@@ -57,7 +57,7 @@ func queueArg(key string) (rule argRule, implemented bool) {
 
 	case "x-expires":
 		return isExpires, true
-	case "x-name-prefix", "x-member-placement-tag":
+	case "x-member-placement-tag":
 		return isString, false
 	case "x-dead-letter-strategy": // see neverDropped; a letter is handed over once in any case
 		return oneOf("invalid_dlx_strategy", "at-most-once", "at-least-once"), true

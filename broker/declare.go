@@ -17,10 +17,14 @@ func (t *Topology) queueDeclare(ctx context.Context, op mq.QueueDeclare) (mq.Rep
 	}
 	generated := name == ""
 	if generated {
-		name = generatedName()
+		var err error
+		if name, err = generatedName(op.Args); err != nil {
+			return mq.Reply{}, err
+		}
 	} else if err := checkReserved("queue", name); err != nil {
 		return mq.Reply{}, err
 	}
+	op.Args = withoutNamePrefix(op.Args)
 	if err := t.access.Configure(queueResource, name); err != nil {
 		return mq.Reply{}, err
 	}
