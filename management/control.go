@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -58,6 +59,8 @@ type Control interface {
 	// than 0 above so many; below so many bytes of free disk, 0 for the default.
 	SetMemoryHighWatermark(share float64, bytes uint64) error
 	SetDiskFreeLimit(bytes uint64)
+	// SetLogLevel changes, until this node ends, what it logs.
+	SetLogLevel(level slog.Level) error
 	// Stop begins the end of the node, as a signal does. It does not wait for it,
 	// and does no more when it is called again.
 	Stop()
@@ -119,7 +122,9 @@ func (c *command) arg(i int) string {
 }
 
 // ofNode reports whether a command is about the node alone, and needs no cluster.
-func (c *command) ofNode() bool { return c.Verb == "stop" || c.Verb == "shutdown" }
+func (c *command) ofNode() bool {
+	return c.Verb == "stop" || c.Verb == "shutdown" || c.Verb == "set_log_level"
+}
 
 // change carries out one change whose answer needs no words.
 func (c *command) change(ctx context.Context, op meta.Op) (ControlReply, error) {
@@ -230,6 +235,8 @@ func (c *command) verb() (do func(context.Context) (ControlReply, error), least,
 		return c.setDiskFree, 1, 1
 	case "set_cluster_name":
 		return c.setClusterName, 1, 1
+	case "set_log_level":
+		return c.setLogLevel, 1, 1
 	case "stop", "shutdown":
 		return c.stop, 0, 0
 	case "environment":

@@ -57,6 +57,11 @@ func (n *node) DeleteQueue(_ context.Context, operator string, q *meta.Queue, if
 	return 7, nil
 }
 
+func (n *node) SetLogLevel(level slog.Level) error {
+	n.deeds = append(n.deeds, "log "+level.String())
+	return n.err
+}
+
 func (n *node) Stop() { n.deeds = append(n.deeds, "stop") }
 
 func (n *node) Environment() []Setting { return []Setting{{"node_name", "node1"}, {"heartbeat", "60"}} }

@@ -2,6 +2,8 @@ package management
 
 import (
 	"context"
+	"log/slog"
+	"math"
 	"os"
 
 	"warren/fsm/meta"
@@ -18,6 +20,20 @@ func (c *command) setClusterName(ctx context.Context) (ControlReply, error) {
 		return ControlReply{}, err
 	}
 	return c.change(ctx, op)
+}
+
+// setLogLevel changes what the node logs. RabbitMQ has levels that nothing is
+// logged at here; they stand for the nearest one.
+func (c *command) setLogLevel(context.Context) (ControlReply, error) {
+	level, ok := map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "notice": slog.LevelWarn, "warning": slog.LevelWarn,
+		"error": slog.LevelError, "critical": slog.LevelError, "alert": slog.LevelError, "emergency": slog.LevelError,
+		"none": math.MaxInt32,
+	}[c.arg(0)]
+	if !ok {
+		return ControlReply{}, refused(ExitUsage, "level %s is not supported. Try one of debug, info, warning, error, none", c.arg(0))
+	}
+	return ControlReply{}, c.server.source.SetLogLevel(level)
 }
 
 // stop ends the node's process, after this has been answered: the HTTP side ends

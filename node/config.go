@@ -101,6 +101,9 @@ type Config struct {
 
 	// LogLevel is the least severe level that is logged. Default: info.
 	LogLevel slog.Level
+	// LogLevelVar is what the logger that Run is given goes by, for a command to
+	// change. Default: nil, with which none can.
+	LogLevelVar *slog.LevelVar
 }
 
 // Bounds of the fields. What RabbitMQ bounds has RabbitMQ's bounds.

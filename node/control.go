@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -39,6 +41,16 @@ func (n *Node) DeleteQueue(ctx context.Context, operator string, q *meta.Queue, 
 // PurgeQueue drops what is ready in a queue.
 func (n *Node) PurgeQueue(ctx context.Context, q *meta.Queue) (uint32, error) {
 	return n.broker.Purge(ctx, q)
+}
+
+// SetLogLevel changes the least severe level that is logged, until this node
+// ends.
+func (n *Node) SetLogLevel(level slog.Level) error {
+	if n.cfg.LogLevelVar == nil {
+		return errors.New("the level of this node's log cannot be changed")
+	}
+	n.cfg.LogLevelVar.Set(level)
+	return nil
 }
 
 // Stop begins the end of this node.

@@ -20,6 +20,9 @@ func (n *Node) Environment() []management.Setting {
 	c.ClusterAdvertise = n.cluster.Advertised()
 	c.Groups, c.BodyMemoryBytes = c.GroupCount(), uint64(c.BodyMemory())
 	c.MemoryHighWatermark, c.MemoryHighWatermarkBytes, c.DiskFreeLimitBytes = n.alarm.limits()
+	if c.LogLevelVar != nil {
+		c.LogLevel = c.LogLevelVar.Level()
+	}
 	return c.environment()
 }
 

@@ -56,7 +56,10 @@ func startOne(t *testing.T, dir string) (amqp string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	var log bytes.Buffer
-	go func() { ended <- node.Run(ctx, cfg, slog.New(slog.NewTextHandler(&log, nil))) }()
+	cfg.LogLevelVar = new(slog.LevelVar)
+	go func() {
+		ended <- node.Run(ctx, cfg, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: cfg.LogLevelVar})))
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -222,6 +225,8 @@ func TestCommandsDoAndPrintWhatRabbitmqctlDoes(t *testing.T) {
 		{"list_global_parameters -s", 0, "cluster_name\t\"the burrow\""},
 		{"-n node1 cluster_status", 0, "Basics\n\nCluster name: the burrow\n..."},
 		{"status", 0, "cluster the burrow (..."},
+		{"set_log_level debug", 0, `Setting log level to "debug" ...`},
+		{"-q set_log_level loud", 64, "Error:\nlevel loud is not supported. Try one of debug, info, warning, error, none"},
 		{"-q -n node7 list_users", 69, "Error:\nno node named node7 has its data in " + dir + "; there is node1...."},
 	} {
 		s.check(t, dir)
@@ -246,7 +251,7 @@ func checkEnvironment(t *testing.T, dir, amqp string) {
 	if err := applyLines(&got, "environment", text); err != nil {
 		t.Fatalf("%v in\n%s", err, text)
 	}
-	if got.Name != "node1" || got.DataDir != filepath.Join(dir, "node1") || got.AMQPListen != amqp || got.DefaultPass == "guest" || got.DiskFreeLimitBytes != 1e9 || got.MemoryHighWatermarkBytes != 2e9 {
+	if got.Name != "node1" || got.DataDir != filepath.Join(dir, "node1") || got.AMQPListen != amqp || got.DefaultPass == "guest" || got.LogLevel != slog.LevelDebug || got.DiskFreeLimitBytes != 1e9 || got.MemoryHighWatermarkBytes != 2e9 {
 		t.Errorf("the environment is not this node's:\n%s", text)
 	}
 	// The rest says what one of these says, or is not set on this node.

@@ -124,6 +124,7 @@ func nodeVerbs() []verb {
 			return fmt.Sprintf("Stopping and halting node %s ...", onNode(c))
 		}},
 		{name: "shutdown", args: "[--wait | --no-wait]", short: "End a node's process, and wait for that if it is on this machine", options: []string{"wait", "no-wait"}, run: ctlShutdown},
+		{name: "set_log_level", args: "<level>", short: "How severe things have to be that are logged, until the node ends", least: 1, most: 1, banner: says(`Setting log level to "%s" ...`, arg(0))},
 		{name: "environment", short: "What the node goes by, as a configuration file has it", banner: says("Application environment of node %s ...", onNode), run: ctlEnvironment},
 		{name: "report", short: "All that the other commands show, to find out what is wrong", banner: says("Reporting server status of node %s ...", onNode), run: ctlReport},
 		{name: "set_vm_memory_high_watermark", args: "<fraction> | absolute <size>", short: "How much memory the node may use before publishers wait, until it ends", least: 1, most: 2,
@@ -226,7 +227,7 @@ func rabbitsOwn() []string {
 	return []string{
 		"join_cluster", "forget_cluster_node", "stop_app", "start_app", "reset", "eval",
 		"enable_feature_flag", "list_feature_flags",
-		"restart_vhost", "update_vhost_metadata", "set_log_level", "rotate_logs",
+		"restart_vhost", "update_vhost_metadata", "rotate_logs",
 	}
 }
 

@@ -54,7 +54,9 @@ func serverCommand() *cobra.Command {
 			}
 			defer holdHeapFloor()()
 			go trimHeap(c.Context()) // ends with the process's context
-			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.LogLevel}))
+			cfg.LogLevelVar = new(slog.LevelVar)
+			cfg.LogLevelVar.Set(cfg.LogLevel)
+			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.LogLevelVar}))
 			return node.Run(c.Context(), cfg, log)
 		},
 	}
