@@ -63,7 +63,8 @@ func (l *lead) attach(q *ledQueue, c dispatch.Consumer) error {
 	return err
 }
 
-// await notes that a queue has a consumer with a timeout, if it is not 0.
+// await notes that a queue has a consumer with a timeout, if it is not 0. The
+// caller touches the queue.
 func (l *lead) await(q *ledQueue, patience uint32) {
 	if patience == 0 {
 		return
@@ -71,14 +72,14 @@ func (l *lead) await(q *ledQueue, patience uint32) {
 	q.d.Time(l.clock())
 	if q.shortest == 0 || patience < q.shortest {
 		q.shortest = patience
+		q.stopWatching() // it may be due sooner
 	}
 }
 
-// reschedule gives a consumer another timeout. The caller touches the queue.
+// reschedule gives a consumer another timeout.
 func (l *lead) reschedule(q *ledQueue, k dispatch.Key, patience uint32) {
 	q.d.Reschedule(k, patience)
 	l.await(q, patience)
-	q.stopWatching() // it may be due sooner
 }
 
 // reschedule gives the consumers here the timeouts that queues have by now, as
@@ -119,9 +120,11 @@ func (s *Shard) watch(q *ledQueue) {
 	}
 }
 
-// lookAgain sets the timer of a queue to some units from now.
+// lookAgain sets the timer of a queue to some units from now, but not beyond
+// what the next delivery may have: its consumer's timeout can be the shortest.
 func (s *Shard) lookAgain(q *ledQueue, units uint32) {
 	l := s.lead
+	units = min(units, q.shortest+1)
 	wait := max(time.Duration(units)*patienceUnit, min(time.Duration(q.shortest)*patienceUnit/patienceLook, patienceLookMax))
 	q.overdue = time.AfterFunc(wait, func() { s.lookForOverdue(l, q) })
 }

@@ -69,6 +69,25 @@ func TestHeldForTooLongGoesToAnotherConsumer(t *testing.T) {
 	}
 }
 
+// What a patient consumer holds must not keep the leader from looking in time
+// at what an impatient one holds that comes, or gets something, after it.
+func TestAShortTimeoutCountsBesideALongOne(t *testing.T) {
+	h := newHouse(t, 1, 1)
+	s := h.nodes[0].open(t)
+	s.mustDeclare(t, durable)
+	calm, stuck := newRecaller(), newRecaller()
+	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 1, Args: args("x-consumer-timeout", int32(3600_000))}, calm)
+	s.publishTo(t, "", "q", "kept", -1)
+	eventually(t, "the first delivery", func() bool { return len(calm.all()) == 1 })
+	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 1, Args: args("x-consumer-timeout", int32(200))}, stuck)
+	s.publishTo(t, "", "q", "overdue", -1)
+	eventually(t, "it to be taken back", func() bool { return len(stuck.taken()) >= 1 })
+	eventually(t, "it to be taken back again", func() bool { return len(stuck.taken()) >= 2 })
+	if len(calm.taken()) != 0 {
+		t.Error("taken back from a consumer with a long timeout")
+	}
+}
+
 func TestSettledInTimeIsNotTakenBack(t *testing.T) {
 	h := newHouse(t, 3, 1)
 	s := h.nodes[1].open(t)
