@@ -40,3 +40,29 @@ func TestWhatTheOtherQueuesHaveIsConfirmedWhenOneHasEndedWithItsNode(t *testing.
 		t.Errorf("the one that is kept was answered %v, the other one %v", both, alone)
 	}
 }
+
+// A transaction that acked what came from there can commit: nobody has the
+// message any more, and nobody gets it again.
+func TestWhatWasSettledInAQueueThatEndsWithItsNodeIsSettled(t *testing.T) {
+	h := newHouse(t, 3, 1)
+	h.awaitLeaders(t)
+	h.nodes[2].open(t).mustDeclare(t, mq.QueueDeclare{Name: "there"})
+	s, acks, in := h.nodes[1].open(t), newConfirms(), newInbox()
+	s.mustConsume(t, mq.ConsumeSpec{Queue: "there"}, in)
+	s.publishTo(t, "", "there", "m", -1)
+	eventually(t, "delivery", func() bool { return len(in.all()) == 1 })
+	resume := h.nodes[2].pause()
+	if err := s.Settle(t.Context(), mq.Settlement{Held: []mq.Held{in.all()[0].Held()}, Confirm: acks, Tag: 1}); err != nil {
+		t.Fatal(err)
+	}
+	s.Flush()
+	h.end(h.nodes[2])
+	resume()
+	if _, err := h.nodes[0].Propose(t.Context(), h.nodes[0].EndDeadSessions()...); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an answer", func() bool { return acks.count() == 1 })
+	if got := acks.of(1); got != mq.Confirmed {
+		t.Errorf("answered %v", got)
+	}
+}

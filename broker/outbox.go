@@ -384,7 +384,7 @@ func (b *outbox) reuse(done []sentBatch) {
 
 // end gives up: the group is gone for good (the node whose memory it was has
 // ended), or this session of the node is over. What is unanswered has the
-// outcome o.
+// outcome o; but what was settled in a group that is gone is settled.
 func (b *outbox) end(o mq.Outcome) {
 	b.mu.Lock()
 	if b.ended {
@@ -399,8 +399,12 @@ func (b *outbox) end(o mq.Outcome) {
 	}
 	b.room.Broadcast()
 	b.mu.Unlock()
+	settled := o
+	if o == mq.Gone {
+		settled = mq.Confirmed
+	}
 	for i := range all {
-		tell(all[i].settleWait, o)
+		tell(all[i].settleWait, settled)
 		tell(all[i].messageWait, o)
 	}
 }
