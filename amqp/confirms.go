@@ -107,7 +107,7 @@ func (c *confirms) silence() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.silent = true
-	c.window, c.loose = nil, nil
+	c.window, c.head, c.loose = nil, 0, nil // operators may still look
 }
 
 // collect appends frames for all that is decided without a gap. more says that

@@ -54,6 +54,24 @@ func TestEveryTagIsConfirmedOnce(t *testing.T) {
 	}
 }
 
+// The list of channels that is made for operators may have one in it that
+// closes meanwhile.
+func TestAClosedChannelHasNothingUnconfirmed(t *testing.T) {
+	var n counters
+	c := newConfirms(newOutbox(), &channel{number: 1})
+	c.next()
+	c.next()
+	c.decide(1, mq.Confirmed)
+	c.collect(nil, &n)
+	if got := c.unanswered(); got != 1 {
+		t.Errorf("%d unconfirmed, want 1", got)
+	}
+	c.silence()
+	if got := c.unanswered(); got != 0 {
+		t.Errorf("%d unconfirmed after the end", got)
+	}
+}
+
 // hear notes in told what frames say, as a client does: multiple means all
 // that is outstanding up to the tag.
 func hear(t *testing.T, frames []byte, told []mq.Outcome) {
