@@ -290,7 +290,7 @@ func (b *Broker) Forward(letters []letter, to *deadLetters) (nowhere []letter) {
 		var targets []target
 		if err == nil {
 			targets, err = dead.destinations(b, v, x.queue)
-			targets = x.aims(v, targets)
+			targets = x.aims(v, &dead, targets)
 		}
 		if err != nil {
 			b.slog.Error("dead letter dropped", "vhost", x.queue.VHost, "queue", x.queue.Name, "err", err)

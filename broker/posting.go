@@ -60,13 +60,13 @@ func (p *posting) Confirm(i uint64, o mq.Outcome) {
 // it is split, for each queue to be answered for by itself. If some queues have
 // the letter already, it goes to the others, wherever it would be routed by now
 // (an exchange may choose by chance), and not to those that have been deleted.
-func (x *letter) aims(v *meta.View, routed []target) (out []target) {
+func (x *letter) aims(v *meta.View, dead *burial, routed []target) (out []target) {
 	if len(x.owed) > 0 {
 		for _, t := range routed {
 			t.queues = slices.DeleteFunc(slices.Clone(t.queues), func(id mq.QueueID) bool { return !slices.Contains(x.owed, id) })
 			out = append(out, t)
 		}
-		routed, out = append(out, x.astray(v, out)...), nil
+		routed, out = append(out, x.astray(v, dead, out)...), nil
 	}
 	for _, t := range routed {
 		step := max(1, len(t.queues))
@@ -82,8 +82,8 @@ func (x *letter) aims(v *meta.View, routed []target) (out []target) {
 }
 
 // astray are the targets of owed queues that a letter is not routed to any more.
-func (x *letter) astray(v *meta.View, routed []target) []target {
-	w := walk{seenQueue: map[mq.QueueID]bool{}}
+func (x *letter) astray(v *meta.View, dead *burial, routed []target) []target {
+	w := walk{view: v, content: dead.content, died: len(dead.deaths) > 0, seenQueue: map[mq.QueueID]bool{}}
 	for _, t := range routed {
 		for _, id := range t.queues {
 			w.seenQueue[id] = true

@@ -65,6 +65,28 @@ func TestDeadLetterWaitsInItsQueueForRoom(t *testing.T) {
 	}
 }
 
+// What filters looks at the letter, also when no exchange leads to it any more.
+func TestLetterThatIsOwedToAFilteringQueueNeedsNoBinding(t *testing.T) {
+	h := newHouse(t, 3, 2)
+	s := withFullDeadLetters(t, h, 1)
+	s.mustChange(t, mq.QueueDeclare{Name: "filter", Durable: true, Args: args(dedupExchange, true, "x-max-length", int32(1), "x-overflow", "reject-publish")},
+		mq.QueueBind{Queue: "filter", Exchange: "amq.fanout"})
+	s.discard(t, 2)
+	eventually(t, "the copies", func() bool { return s.ready(t, "copy") == 2 })
+	s.mustChange(t, mq.QueueUnbind{Queue: "filter", Exchange: "amq.fanout"})
+	for _, q := range []string{"dead", "filter"} {
+		got := map[string]bool{}
+		eventually(t, "every letter, as room is made", func() bool {
+			if d, ok, err := s.Get(t.Context(), q, true); err == nil && ok {
+				got[string(d.Content.Body())] = true
+			}
+			return len(got) == 2
+		})
+	}
+	shard, q := h.nodes[0].Shard(1), h.nodes[0].View().Queue("/", "q").ID
+	eventually(t, "the originals to go", func() bool { return shard.Stat(q) == QueueStat{} })
+}
+
 func TestDeadLetterHoldsUpNothingBehindOneThatIsRefused(t *testing.T) {
 	h := newHouse(t, 3, 2)
 	s := withFullDeadLetters(t, h, 0)
