@@ -3,6 +3,7 @@ package management
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -112,7 +113,11 @@ func (c *command) accounts(d *Definitions) (all []step) {
 		all = append(all, c.administering(fmt.Sprintf("parameter '%s' of component '%s'", p.Name, p.Component), op, err))
 	}
 	for _, p := range d.GlobalParameters {
-		all = append(all, c.administering(fmt.Sprintf("global parameter '%s'", p.Name), meta.SettingPut{Name: meta.GlobalParameter(p.Name), Value: string(p.Value)}, nil))
+		var err error
+		if len(p.Value) == 0 { // which is no JSON: it could not be exported
+			err = errors.New("no value given")
+		}
+		all = append(all, c.administering(fmt.Sprintf("global parameter '%s'", p.Name), meta.SettingPut{Name: meta.GlobalParameter(p.Name), Value: string(p.Value)}, err))
 	}
 	for _, p := range d.Policies {
 		op, err := p.policy(false)

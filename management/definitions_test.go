@@ -89,6 +89,7 @@ func TestWhatIsWrongWithDefinitionsIsSaid(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{`{`, "Failed to parse the definitions: "},
 		{`{"parameters":[{"component":"shovel","name":"s","value":{},"vhost":"/"}]}`, "parameter 's' of component 'shovel': component shovel not found"},
+		{`{"global_parameters":[{"name":"g"}]}`, "global parameter 'g': no value given"},
 		{`{"queues":[{"name":"q","vhost":"/","arguments":"x"}]}`, "queue 'q' in vhost '/': not a JSON object"},
 	} {
 		code, _, body := control(t, &node{}, ControlRequest{Verb: "import_definitions", Args: []string{c.text}})
