@@ -13,7 +13,7 @@ import (
 // connected to it wait, and so do those elsewhere whose messages go to queues
 // that it leads; consumers go on, and everybody else does (RabbitMQ blocks all
 // publishers of a cluster). Other nodes hear of an alarm with a frame, and of
-// its end, and forget it with the connection.
+// its end, and forget it with the connection. Its own a node knows without any.
 
 const (
 	// alarmReasonMax bounds what a peer may say.
@@ -25,7 +25,8 @@ const (
 
 // alarms are the nodes that have raised one, and why.
 type alarms struct {
-	any atomic.Bool // looked at with every publish
+	any     atomic.Bool // looked at with every publish
+	telling sync.Mutex  // held from the look at the own reason until it is sent: the last one to be sent is the newest
 
 	mu      sync.Mutex
 	reasons map[mq.NodeID]string
@@ -71,6 +72,8 @@ func (b *Broker) SetAlarm(reason string) {
 }
 
 func (b *Broker) tellAlarm(to mq.NodeID) {
+	b.alarms.telling.Lock()
+	defer b.alarms.telling.Unlock()
 	reason, _ := b.alarms.of(b.lane.Self())
 	b.lane.Send(to, appendString([]byte{frameAlarm}, reason))
 }

@@ -1,9 +1,14 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"warren/mq"
 )
@@ -108,5 +113,62 @@ func TestAPublishThatWaitsEndsWithItsConnection(t *testing.T) {
 	end()
 	if err := <-through; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// Too much that waits on the lane of a node to itself cuts it, which a node
+// that is short of memory may well come to.
+func TestANodeKeepsItsAlarmWhenItsLaneToItselfIsCut(t *testing.T) {
+	n := newHouse(t, 1, 1).nodes[0]
+	n.SetAlarm("low on memory")
+	n.PeerDown(n.id)
+	n.PeerUp(n.id)
+	if reason, _ := n.alarms.of(n.id); reason != "low on memory" {
+		t.Errorf("its alarm is %q", reason)
+	}
+}
+
+// interruptedLane sends its first frame when something else has had the time to
+// send one.
+type interruptedLane struct {
+	recordedLane
+	begun  atomic.Bool
+	inside func()
+
+	mu     sync.Mutex
+	frames [][]byte // guarded by mu
+}
+
+func (l *interruptedLane) Peers() []mq.NodeID { return []mq.NodeID{"peer"} }
+
+func (l *interruptedLane) Send(_ mq.NodeID, frame []byte) bool {
+	if l.begun.CompareAndSwap(false, true) {
+		l.inside()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.frames = append(l.frames, frame)
+	return true
+}
+
+func TestAPeerHearsTheNewestAlarmLast(t *testing.T) {
+	l := &interruptedLane{}
+	b := New(l, Options{Log: slog.New(slog.DiscardHandler)})
+	raised := make(chan struct{})
+	l.inside = func() {
+		go func() {
+			defer close(raised)
+			b.SetAlarm("low on disk")
+		}()
+		select {
+		case <-raised:
+		case <-time.After(50 * time.Millisecond): // it waits, as it should
+		}
+	}
+	b.PeerUp("peer")
+	<-raised
+	want := appendString([]byte{frameAlarm}, "low on disk")
+	if got := l.frames[len(l.frames)-1]; !bytes.Equal(got, want) {
+		t.Errorf("the last that it hears is %q, want %q", got, want)
 	}
 }

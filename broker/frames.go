@@ -10,7 +10,9 @@ import (
 // PeerUp hears that frames can be exchanged with a node (again).
 func (b *Broker) PeerUp(id mq.NodeID) {
 	b.meta.peerUp(id)
-	b.tellAlarm(id)
+	if id != b.lane.Self() {
+		b.tellAlarm(id)
+	}
 	for _, s := range b.allShards() {
 		s.peerUp(id)
 	}
@@ -29,7 +31,9 @@ func (b *Broker) PeerDown(id mq.NodeID) {
 		}
 	}
 	b.calls.lost(id)
-	b.alarms.set(id, "")
+	if id != b.lane.Self() { // whose lane to itself can be cut, too
+		b.alarms.set(id, "")
+	}
 	b.replyLinks.lost(id)
 }
 
