@@ -230,21 +230,23 @@ func TestADelayOverGoesThroughHeadersTopicsAndOtherExchanges(t *testing.T) {
 }
 
 func TestADelayedMessageLivesFromWhenItIsDue(t *testing.T) {
-	h := newHouse(t, 1, 1)
-	s := h.nodes[0].open(t)
-	s.mustChange(t,
-		mq.QueueDeclare{Name: "q", Durable: true},
-		mq.ExchangeDeclare{Name: "later", Type: delayedExchange, Args: args(delayedType, "fanout")},
-		mq.QueueBind{Exchange: "later", Queue: "q"})
-	properties := wire.AppendProperties(nil, wire.Properties{
-		Present: wire.HasHeaders | wire.HasExpiration, Headers: args(delayHeader, int32(50)), Expiration: "10000",
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 1, 1)
+		s := h.nodes[0].open(t)
+		s.mustChange(t,
+			mq.QueueDeclare{Name: "q", Durable: true},
+			mq.ExchangeDeclare{Name: "later", Type: delayedExchange, Args: args(delayedType, "fanout")},
+			mq.QueueBind{Exchange: "later", Queue: "q"})
+		properties := wire.AppendProperties(nil, wire.Properties{
+			Present: wire.HasHeaders | wire.HasExpiration, Headers: args(delayHeader, int32(50)), Expiration: "10000",
+		})
+		acks := newConfirms()
+		if o, err := s.Publish(t.Context(), &mq.Publish{Content: mq.NewContent("later", "k", properties, 0), ExpirationMs: 10, Confirm: acks}); err != nil || o != mq.Pending {
+			t.Fatal(o, err)
+		}
+		s.Flush()
+		eventually(t, "message", func() bool { return s.ready(t, "q") == 1 })
 	})
-	acks := newConfirms()
-	if o, err := s.Publish(t.Context(), &mq.Publish{Content: mq.NewContent("later", "k", properties, 0), ExpirationMs: 10, Confirm: acks}); err != nil || o != mq.Pending {
-		t.Fatal(o, err)
-	}
-	s.Flush()
-	eventually(t, "message", func() bool { return s.ready(t, "q") == 1 })
 }
 
 func TestWhatADelayedExchangeRefuses(t *testing.T) {

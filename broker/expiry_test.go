@@ -95,34 +95,38 @@ func TestExpiredWaitsForTheHead(t *testing.T) {
 }
 
 func TestRequeuedKeepsItsExpiry(t *testing.T) {
-	h := newHouse(t, 3, 1)
-	s := h.nodes[0].open(t)
-	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-message-ttl", int32(400))})
-	s.mustDeclare(t, mq.QueueDeclare{Name: "clock", Durable: true})
-	s.publishTo(t, "", "q", "held", -1)
-	d := s.mustGet(t, "q")
-	s.publishTo(t, "", "clock", "later", 420)
-	eventually(t, "a later expiry", func() bool { return s.ready(t, "clock") == 0 })
-	s.settle(t, mq.Requeue, d)
-	eventually(t, "expiry", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 2 && s.ready(t, "q") == 0 })
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 3, 1)
+		s := h.nodes[0].open(t)
+		s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-message-ttl", int32(400))})
+		s.mustDeclare(t, mq.QueueDeclare{Name: "clock", Durable: true})
+		s.publishTo(t, "", "q", "held", -1)
+		d := s.mustGet(t, "q")
+		s.publishTo(t, "", "clock", "later", 420)
+		eventually(t, "a later expiry", func() bool { return s.ready(t, "clock") == 0 })
+		s.settle(t, mq.Requeue, d)
+		eventually(t, "expiry", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 2 && s.ready(t, "q") == 0 })
+	})
 }
 
 func TestTimeToLiveOfZeroReachesWhoIsWaiting(t *testing.T) {
-	h := newHouse(t, 3, 1)
-	s := h.nodes[1].open(t)
-	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-message-ttl", int32(0))})
-	in := newInbox()
-	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 2}, in)
-	for i := range 4 {
-		s.publishTo(t, "", "q", strconv.Itoa(i), -1)
-	}
-	eventually(t, "two deliveries", func() bool { return len(in.all()) == 2 })
-	eventually(t, "two expiries", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 2 })
-	s.settle(t, mq.Requeue, in.all()...)
-	eventually(t, "requeued ones to expire", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 4 })
-	if n := len(in.all()); n != 2 {
-		t.Fatalf("%d deliveries, want 2", n)
-	}
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 3, 1)
+		s := h.nodes[1].open(t)
+		s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-message-ttl", int32(0))})
+		in := newInbox()
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 2}, in)
+		for i := range 4 {
+			s.publishTo(t, "", "q", strconv.Itoa(i), -1)
+		}
+		eventually(t, "two deliveries", func() bool { return len(in.all()) == 2 })
+		eventually(t, "two expiries", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 2 })
+		s.settle(t, mq.Requeue, in.all()...)
+		eventually(t, "requeued ones to expire", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 4 })
+		if n := len(in.all()); n != 2 {
+			t.Fatalf("%d deliveries, want 2", n)
+		}
+	})
 }
 
 func TestExpiryGoesOnUnderANewLeader(t *testing.T) {

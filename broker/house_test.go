@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"warren/fsm/meta"
@@ -469,6 +470,13 @@ func (i *inbox) all() []mq.Delivery {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return slices.Clone(i.got)
+}
+
+// bubble runs a test on a clock that stands still while anything is being done:
+// a delay is over when it is over, and not because the machine is busy.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
 }
 
 // eventually waits for a condition that other goroutines bring about.

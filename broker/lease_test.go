@@ -47,23 +47,25 @@ func (h *house) isGone(name string) bool {
 }
 
 func TestQueueThatNobodyUsesIsDeletedEverywhere(t *testing.T) {
-	h := newHouse(t, 3, 2)
-	withDeadLetters(t, h)
-	for _, d := range []mq.QueueDeclare{
-		{Name: "durable", Durable: true, Args: args("x-expires", int32(30), "x-dead-letter-exchange", "dlx")},
-		{Name: "transient", Args: args("x-expires", int32(30))},
-		{Name: "exclusive", Exclusive: true, Args: args("x-expires", int32(30))},
-	} {
-		s := h.nodes[1].open(t)
-		s.mustDeclare(t, d)
-		if d.Durable {
-			s.mustPublish(t, d.Name, "m", nil, 0)
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 3, 2)
+		withDeadLetters(t, h)
+		for _, d := range []mq.QueueDeclare{
+			{Name: "durable", Durable: true, Args: args("x-expires", int32(30), "x-dead-letter-exchange", "dlx")},
+			{Name: "transient", Args: args("x-expires", int32(30))},
+			{Name: "exclusive", Exclusive: true, Args: args("x-expires", int32(30))},
+		} {
+			s := h.nodes[1].open(t)
+			s.mustDeclare(t, d)
+			if d.Durable {
+				s.mustPublish(t, d.Name, "m", nil, 0)
+			}
+			eventually(t, d.Name+" to expire", func() bool { return h.isGone(d.Name) })
 		}
-		eventually(t, d.Name+" to expire", func() bool { return h.isGone(d.Name) })
-	}
-	if n := h.nodes[0].open(t).ready(t, "dead"); n > 0 {
-		t.Errorf("%d messages were dead-lettered", n)
-	}
+		if n := h.nodes[0].open(t).ready(t, "dead"); n > 0 {
+			t.Errorf("%d messages were dead-lettered", n)
+		}
+	})
 }
 
 func TestUseRenewsALease(t *testing.T) {
@@ -101,25 +103,27 @@ func TestUseRenewsALease(t *testing.T) {
 }
 
 func TestQueueWithConsumersStays(t *testing.T) {
-	h := newHouse(t, 2, 1)
-	s, gone := h.nodes[1].open(t), h.nodes[1].open(t)
-	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-expires", int32(200))})
-	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, newInbox())
-	gone.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, newInbox())
-	eventually(t, "the lease to be over", func() bool { return h.leaseMs(t, "q") == 0 })
-	if h.isGone("q") {
-		t.Fatal("deleted under its consumers")
-	}
-	if err := s.Cancel(t.Context(), id); err != nil {
-		t.Fatal(err)
-	}
-	if h.leaseMs(t, "q") != 0 {
-		t.Error("it has one more consumer")
-	}
-	if err := gone.Close(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "deletion", func() bool { return h.isGone("q") })
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 2, 1)
+		s, gone := h.nodes[1].open(t), h.nodes[1].open(t)
+		s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-expires", int32(200))})
+		id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, newInbox())
+		gone.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, newInbox())
+		eventually(t, "the lease to be over", func() bool { return h.leaseMs(t, "q") == 0 })
+		if h.isGone("q") {
+			t.Fatal("deleted under its consumers")
+		}
+		if err := s.Cancel(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if h.leaseMs(t, "q") != 0 {
+			t.Error("it has one more consumer")
+		}
+		if err := gone.Close(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "deletion", func() bool { return h.isGone("q") })
+	})
 }
 
 func TestANewLeaderStartsTheLeasesOfQueuesThatItNeverTouched(t *testing.T) {
@@ -137,32 +141,34 @@ func TestANewLeaderStartsTheLeasesOfQueuesThatItNeverTouched(t *testing.T) {
 }
 
 func TestQueueStaysForConsumersThatHaveNotResumed(t *testing.T) {
-	h := newHouse(t, 3, 1)
-	s := h.nodes[2].open(t)
-	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-expires", int32(300))})
-	s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, newInbox())
-	resume := h.nodes[2].pause()
-	defer resume()
-	h.lead(1, h.nodes[1])
-	first := int64(0)
-	eventually(t, "the lease to be over", func() bool {
-		if s := h.nodes[1].Shard(1); first == 0 {
-			first = h.leaseMs(t, "q")
-			s.mu.Lock()
-			s.queue(s.topics.View().Queue("/", "q")) // as something that happens to it would
-			s.mu.Unlock()
-			return false
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 3, 1)
+		s := h.nodes[2].open(t)
+		s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-expires", int32(300))})
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, newInbox())
+		resume := h.nodes[2].pause()
+		defer resume()
+		h.lead(1, h.nodes[1])
+		first := int64(0)
+		eventually(t, "the lease to be over", func() bool {
+			if s := h.nodes[1].Shard(1); first == 0 {
+				first = h.leaseMs(t, "q")
+				s.mu.Lock()
+				s.queue(s.topics.View().Queue("/", "q")) // as something that happens to it would
+				s.mu.Unlock()
+				return false
+			}
+			return h.leaseMs(t, "q") > first
+		})
+		resume()
+		eventually(t, "the consumer", func() bool {
+			n := 0
+			h.led(t, "q", func(q *ledQueue) { n = q.d.Consumers() })
+			return n == 1
+		})
+		eventually(t, "the lease to be over", func() bool { return h.leaseMs(t, "q") == 0 })
+		if h.isGone("q") {
+			t.Error("deleted while it had a consumer")
 		}
-		return h.leaseMs(t, "q") > first
 	})
-	resume()
-	eventually(t, "the consumer", func() bool {
-		n := 0
-		h.led(t, "q", func(q *ledQueue) { n = q.d.Consumers() })
-		return n == 1
-	})
-	eventually(t, "the lease to be over", func() bool { return h.leaseMs(t, "q") == 0 })
-	if h.isGone("q") {
-		t.Error("deleted while it had a consumer")
-	}
 }

@@ -43,28 +43,30 @@ func TestHeldForTooLongGoesToAnotherConsumer(t *testing.T) {
 		{"in a node's memory", mq.QueueDeclare{Args: args("x-consumer-timeout", int32(200))}, mq.ConsumeSpec{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHouse(t, 3, 1)
-			s := h.nodes[1].open(t)
-			c.declare.Name, c.consume.Queue, c.consume.Prefetch = "q", "q", 1
-			s.mustDeclare(t, c.declare)
-			stuck := newRecaller()
-			s.mustConsume(t, c.consume, stuck)
-			s.publishTo(t, "", "q", "m", -1)
-			eventually(t, "delivery", func() bool { return len(stuck.all()) == 1 })
-			other := newInbox()
-			h.nodes[2].open(t).mustConsume(t, mq.ConsumeSpec{Queue: "q", Priority: 5}, other)
-			eventually(t, "delivery to the other", func() bool { return len(other.all()) == 1 })
-			d := other.all()[0]
-			if string(d.Content.Body()) != "m" || !d.Redelivered {
-				t.Errorf("got %q, redelivered: %v", d.Content.Body(), d.Redelivered)
-			}
-			eventually(t, "the first to be told", func() bool { return len(stuck.taken()) == 1 })
-			if got := stuck.taken()[0]; got != d.Seq {
-				t.Errorf("%d was taken back, want %d", got, d.Seq)
-			}
-			if stuck.inbox.cancelled != nil {
-				t.Error("the consumer was cancelled")
-			}
+			bubble(t, func(t *testing.T) {
+				h := newHouse(t, 3, 1)
+				s := h.nodes[1].open(t)
+				c.declare.Name, c.consume.Queue, c.consume.Prefetch = "q", "q", 1
+				s.mustDeclare(t, c.declare)
+				stuck := newRecaller()
+				s.mustConsume(t, c.consume, stuck)
+				s.publishTo(t, "", "q", "m", -1)
+				eventually(t, "delivery", func() bool { return len(stuck.all()) == 1 })
+				other := newInbox()
+				h.nodes[2].open(t).mustConsume(t, mq.ConsumeSpec{Queue: "q", Priority: 5}, other)
+				eventually(t, "delivery to the other", func() bool { return len(other.all()) == 1 })
+				d := other.all()[0]
+				if string(d.Content.Body()) != "m" || !d.Redelivered {
+					t.Errorf("got %q, redelivered: %v", d.Content.Body(), d.Redelivered)
+				}
+				eventually(t, "the first to be told", func() bool { return len(stuck.taken()) == 1 })
+				if got := stuck.taken()[0]; got != d.Seq {
+					t.Errorf("%d was taken back, want %d", got, d.Seq)
+				}
+				if stuck.inbox.cancelled != nil {
+					t.Error("the consumer was cancelled")
+				}
+			})
 		})
 	}
 }
@@ -89,72 +91,78 @@ func TestAShortTimeoutCountsBesideALongOne(t *testing.T) {
 }
 
 func TestSettledInTimeIsNotTakenBack(t *testing.T) {
-	h := newHouse(t, 3, 1)
-	s := h.nodes[1].open(t)
-	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-consumer-timeout", int32(200))})
-	in := newRecaller()
-	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 2}, in)
-	calm := newRecaller()
-	s.mustDeclare(t, mq.QueueDeclare{Name: "calm", Durable: true})
-	s.mustConsume(t, mq.ConsumeSpec{Queue: "calm"}, calm)
-	s.publishTo(t, "", "calm", "held for ever", -1)
-	s.publishTo(t, "", "q", "settled", -1)
-	s.publishTo(t, "", "q", "held", -1)
-	eventually(t, "deliveries", func() bool { return len(in.all()) == 2 && len(calm.all()) == 1 })
-	s.settle(t, mq.Ack, in.all()[0])
-	eventually(t, "the other one three times", func() bool { return len(in.all()) == 4 })
-	for _, d := range in.all()[2:] {
-		if string(d.Content.Body()) != "held" || !d.Redelivered {
-			t.Errorf("got %q, redelivered: %v", d.Content.Body(), d.Redelivered)
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 3, 1)
+		s := h.nodes[1].open(t)
+		s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-consumer-timeout", int32(200))})
+		in := newRecaller()
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 2}, in)
+		calm := newRecaller()
+		s.mustDeclare(t, mq.QueueDeclare{Name: "calm", Durable: true})
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "calm"}, calm)
+		s.publishTo(t, "", "calm", "held for ever", -1)
+		s.publishTo(t, "", "q", "settled", -1)
+		s.publishTo(t, "", "q", "held", -1)
+		eventually(t, "deliveries", func() bool { return len(in.all()) == 2 && len(calm.all()) == 1 })
+		s.settle(t, mq.Ack, in.all()[0])
+		eventually(t, "the other one three times", func() bool { return len(in.all()) == 4 })
+		for _, d := range in.all()[2:] {
+			if string(d.Content.Body()) != "held" || !d.Redelivered {
+				t.Errorf("got %q, redelivered: %v", d.Content.Body(), d.Redelivered)
+			}
 		}
-	}
-	if len(calm.taken()) != 0 {
-		t.Error("a queue without a timeout took a delivery back")
-	}
+		if len(calm.taken()) != 0 {
+			t.Error("a queue without a timeout took a delivery back")
+		}
+	})
 }
 
 func TestTimeoutGoesOnUnderANewLeader(t *testing.T) {
-	h := newHouse(t, 3, 1)
-	s := h.nodes[1].open(t)
-	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-consumer-timeout", int32(400))})
-	in := newRecaller()
-	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 10}, in)
-	for i := range 5 {
-		s.publishTo(t, "", "q", strconv.Itoa(i), -1)
-	}
-	eventually(t, "deliveries", func() bool { return len(in.all()) == 5 })
-	h.lead(1, h.nodes[2])
-	if n := len(in.taken()); n != 0 {
-		t.Logf("%d taken back already: the machine is slow", n)
-	}
-	eventually(t, "all again", func() bool { return len(in.taken()) >= 5 && len(in.all()) >= 10 })
-	if got := h.nodes[2].Shard(1).Stats().Returned; got < 5 {
-		t.Errorf("the new leader returned %d", got)
-	}
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 3, 1)
+		s := h.nodes[1].open(t)
+		s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-consumer-timeout", int32(400))})
+		in := newRecaller()
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 10}, in)
+		for i := range 5 {
+			s.publishTo(t, "", "q", strconv.Itoa(i), -1)
+		}
+		eventually(t, "deliveries", func() bool { return len(in.all()) == 5 })
+		h.lead(1, h.nodes[2])
+		if n := len(in.taken()); n != 0 {
+			t.Logf("%d taken back already: the machine is slow", n)
+		}
+		eventually(t, "all again", func() bool { return len(in.taken()) >= 5 && len(in.all()) >= 10 })
+		if got := h.nodes[2].Shard(1).Stats().Returned; got < 5 {
+			t.Errorf("the new leader returned %d", got)
+		}
+	})
 }
 
 // The ack is on its way when the leader takes the delivery back: it counts,
 // and nobody is told that the message is not there any more.
 func TestAnAckThatCrossesTheRecallCounts(t *testing.T) {
-	h := newHouse(t, 2, 1)
-	s := h.nodes[1].open(t)
-	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-consumer-timeout", int32(100))})
-	in := newRecaller()
-	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 1}, in)
-	s.publishTo(t, "", "q", "m", -1)
-	eventually(t, "delivery", func() bool { return len(in.all()) == 1 })
-	resume := h.nodes[1].pause() // it does not hear of the recall
-	defer resume()
-	eventually(t, "the leader to take it back", func() bool { return h.nodes[0].Shard(1).Stats().Returned > 0 })
-	s.settle(t, mq.Ack, in.all()[0])
-	resume()
-	eventually(t, "an empty queue", func() bool {
-		st := h.nodes[0].Shard(1).Stat(h.nodes[0].View().Queue("/", "q").ID)
-		return st.Ready+st.Unacked == 0
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 2, 1)
+		s := h.nodes[1].open(t)
+		s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-consumer-timeout", int32(100))})
+		in := newRecaller()
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 1}, in)
+		s.publishTo(t, "", "q", "m", -1)
+		eventually(t, "delivery", func() bool { return len(in.all()) == 1 })
+		resume := h.nodes[1].pause() // it does not hear of the recall
+		defer resume()
+		eventually(t, "the leader to take it back", func() bool { return h.nodes[0].Shard(1).Stats().Returned > 0 })
+		s.settle(t, mq.Ack, in.all()[0])
+		resume()
+		eventually(t, "an empty queue", func() bool {
+			st := h.nodes[0].Shard(1).Stat(h.nodes[0].View().Queue("/", "q").ID)
+			return st.Ready+st.Unacked == 0
+		})
+		if got := in.taken(); len(got) > 1 {
+			t.Errorf("%v were taken back from the client", got)
+		}
 	})
-	if got := in.taken(); len(got) > 1 {
-		t.Errorf("%v were taken back from the client", got)
-	}
 }
 
 func TestRecallOfAnEarlierLeaderIsNotHeard(t *testing.T) {
@@ -219,23 +227,25 @@ func TestAClientIsToldOnlyOfWhatItHasNotSettled(t *testing.T) {
 }
 
 func TestAPolicysTimeoutCountsForLiveConsumers(t *testing.T) {
-	h := newHouse(t, 3, 1)
-	s := h.nodes[1].open(t)
-	for _, q := range []string{"q", "own"} {
-		s.mustDeclare(t, mq.QueueDeclare{Name: q, Durable: true, Args: args("x-consumer-timeout", int32(3600_000))})
-		s.publishTo(t, "", q, "m", -1)
-	}
-	stuck, own := newRecaller(), newRecaller()
-	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 1}, stuck)
-	s.mustConsume(t, mq.ConsumeSpec{Queue: "own", Prefetch: 1, Args: args("x-consumer-timeout", int32(3600_000))}, own)
-	eventually(t, "deliveries", func() bool { return len(stuck.all()) == 1 && len(own.all()) == 1 })
-	if _, err := h.nodes[2].Propose(t.Context(), policyOf("", "consumer-timeout", int64(200))); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the delivery to be taken back", func() bool { return len(stuck.taken()) == 1 })
-	h.lead(1, h.nodes[2]) // which hears of the timeout from the consumer's home
-	eventually(t, "it to be taken back again", func() bool { return len(stuck.taken()) >= 2 })
-	if len(own.taken()) > 0 {
-		t.Error("taken back from a consumer with a timeout of its own")
-	}
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 3, 1)
+		s := h.nodes[1].open(t)
+		for _, q := range []string{"q", "own"} {
+			s.mustDeclare(t, mq.QueueDeclare{Name: q, Durable: true, Args: args("x-consumer-timeout", int32(3600_000))})
+			s.publishTo(t, "", q, "m", -1)
+		}
+		stuck, own := newRecaller(), newRecaller()
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 1}, stuck)
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "own", Prefetch: 1, Args: args("x-consumer-timeout", int32(3600_000))}, own)
+		eventually(t, "deliveries", func() bool { return len(stuck.all()) == 1 && len(own.all()) == 1 })
+		if _, err := h.nodes[2].Propose(t.Context(), policyOf("", "consumer-timeout", int64(200))); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the delivery to be taken back", func() bool { return len(stuck.taken()) == 1 })
+		h.lead(1, h.nodes[2]) // which hears of the timeout from the consumer's home
+		eventually(t, "it to be taken back again", func() bool { return len(stuck.taken()) >= 2 })
+		if len(own.taken()) > 0 {
+			t.Error("taken back from a consumer with a timeout of its own")
+		}
+	})
 }

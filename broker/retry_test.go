@@ -134,28 +134,30 @@ func TestWrongRetryArgumentsAreRefused(t *testing.T) {
 }
 
 func TestWhatWaitedIsAtItsPlaceAgain(t *testing.T) {
-	const delay = 300 * time.Millisecond
-	h := newHouse(t, 3, 1)
-	s := h.nodes[2].open(t)
-	s.retrying(t, true, "all", int32(delay.Milliseconds()), int32(delay.Milliseconds()))
-	for _, body := range []string{"a", "b", "c"} {
-		s.publishTo(t, "", "q", body, -1)
-	}
-	a := s.get(t)
-	begun := time.Now().Truncate(time.Millisecond) // as the clock of brokers
-	s.settle(t, mq.Fail, a)
-	if d := s.get(t); string(d.Content.Body()) != "b" {
-		t.Fatalf("got %q while a waits", d.Content.Body())
-	}
-	eventually(t, "a to be ready", func() bool { return s.ready(t, "q") == 2 })
-	if took := time.Since(begun); took < delay {
-		t.Errorf("it waited for %v", took)
-	}
-	d := s.get(t)
-	if string(d.Content.Body()) != "a" || !d.Redelivered {
-		t.Fatalf("got %q, redelivered %v", d.Content.Body(), d.Redelivered)
-	}
-	wantCounts(t, d, 1, 1)
+	bubble(t, func(t *testing.T) {
+		const delay = 300 * time.Millisecond
+		h := newHouse(t, 3, 1)
+		s := h.nodes[2].open(t)
+		s.retrying(t, true, "all", int32(delay.Milliseconds()), int32(delay.Milliseconds()))
+		for _, body := range []string{"a", "b", "c"} {
+			s.publishTo(t, "", "q", body, -1)
+		}
+		a := s.get(t)
+		begun := time.Now().Truncate(time.Millisecond) // as the clock of brokers
+		s.settle(t, mq.Fail, a)
+		if d := s.get(t); string(d.Content.Body()) != "b" {
+			t.Fatalf("got %q while a waits", d.Content.Body())
+		}
+		eventually(t, "a to be ready", func() bool { return s.ready(t, "q") == 2 })
+		if took := time.Since(begun); took < delay {
+			t.Errorf("it waited for %v", took)
+		}
+		d := s.get(t)
+		if string(d.Content.Body()) != "a" || !d.Redelivered {
+			t.Fatalf("got %q, redelivered %v", d.Content.Body(), d.Redelivered)
+		}
+		wantCounts(t, d, 1, 1)
+	})
 }
 
 func TestConsumerGetsWhatHasWaited(t *testing.T) {
@@ -172,27 +174,29 @@ func TestConsumerGetsWhatHasWaited(t *testing.T) {
 }
 
 func TestNewLeaderLetsItWaitUntilTheSameTime(t *testing.T) {
-	const delay = 1500 * time.Millisecond
-	h := newHouse(t, 3, 1)
-	s := h.nodes[2].open(t)
-	s.retrying(t, true, "failed", int32(delay.Milliseconds()), hourMs)
-	s.publishTo(t, "", "q", "m", -1)
-	d := s.get(t)
-	begun := time.Now().Truncate(time.Millisecond) // as the clock of brokers
-	s.settle(t, mq.Fail, d)
-	h.nodes[0].mustWait(t, 1)
-	in := newInbox()
-	s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
-	for _, n := range []int{1, 0, 1} {
-		h.restart(t, 1, h.nodes[n])
-		h.lead(1, h.nodes[n])
-		h.nodes[n].mustWait(t, 1)
-	}
-	eventually(t, "delivery", func() bool { return len(in.all()) == 1 })
-	if took := time.Since(begun); took < delay || took > 3*delay {
-		t.Errorf("it waited for %v", took)
-	}
-	wantCounts(t, in.all()[0], 1, 1)
+	bubble(t, func(t *testing.T) {
+		const delay = 1500 * time.Millisecond
+		h := newHouse(t, 3, 1)
+		s := h.nodes[2].open(t)
+		s.retrying(t, true, "failed", int32(delay.Milliseconds()), hourMs)
+		s.publishTo(t, "", "q", "m", -1)
+		d := s.get(t)
+		begun := time.Now().Truncate(time.Millisecond) // as the clock of brokers
+		s.settle(t, mq.Fail, d)
+		h.nodes[0].mustWait(t, 1)
+		in := newInbox()
+		s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
+		for _, n := range []int{1, 0, 1} {
+			h.restart(t, 1, h.nodes[n])
+			h.lead(1, h.nodes[n])
+			h.nodes[n].mustWait(t, 1)
+		}
+		eventually(t, "delivery", func() bool { return len(in.all()) == 1 })
+		if took := time.Since(begun); took < delay || took > 3*delay {
+			t.Errorf("it waited for %v", took)
+		}
+		wantCounts(t, in.all()[0], 1, 1)
+	})
 }
 
 // By the clock of a new leader the message is not due, but a client has it.
@@ -286,18 +290,20 @@ func TestWhatWaitsTakesRoom(t *testing.T) {
 }
 
 func TestItExpiresWhenItHasWaited(t *testing.T) {
-	const delay = 400 * time.Millisecond
-	h := newHouse(t, 3, 1)
-	s := h.nodes[1].open(t)
-	s.retrying(t, true, "all", int32(delay.Milliseconds()), hourMs)
-	s.publishTo(t, "", "q", "m", 100)
-	d := s.get(t)
-	begun := time.Now().Truncate(time.Millisecond) // as the clock of brokers
-	s.settle(t, mq.Fail, d)
-	h.empty(t)
-	if took := time.Since(begun); took < delay || h.nodes[0].Shard(1).Stats().Expired != 1 {
-		t.Errorf("it went after %v, %d have expired", took, h.nodes[0].Shard(1).Stats().Expired)
-	}
+	bubble(t, func(t *testing.T) {
+		const delay = 400 * time.Millisecond
+		h := newHouse(t, 3, 1)
+		s := h.nodes[1].open(t)
+		s.retrying(t, true, "all", int32(delay.Milliseconds()), hourMs)
+		s.publishTo(t, "", "q", "m", 100)
+		d := s.get(t)
+		begun := time.Now().Truncate(time.Millisecond) // as the clock of brokers
+		s.settle(t, mq.Fail, d)
+		h.empty(t)
+		if took := time.Since(begun); took < delay || h.nodes[0].Shard(1).Stats().Expired != 1 {
+			t.Errorf("it went after %v, %d have expired", took, h.nodes[0].Shard(1).Stats().Expired)
+		}
+	})
 }
 
 func TestWhatHasFailedTooOftenDoesNotWait(t *testing.T) {
