@@ -72,7 +72,7 @@ func TestBadInputGetsTheProtocolsError(t *testing.T) {
 		{"a string of 4 GiB in a table", declare([]byte{0, 0, 0, 9, 1, 'k', 'S', 0xff, 0xff, 0xff, 0xff, 'x', 'y'}), 0, mq.SyntaxError, "", 50, 10},
 		{"a body of 2^63 bytes", wire.AppendHeader(bytes.Clone(publish), 1, 60, 1<<63, nil), 1, mq.PreconditionFailed, "message size 9223372036854775808 is larger than configured max size 16777216", 60, 40},
 	}
-	s := amqptest.Serve(t, amqptest.New(), amqp.Config{CloseTimeout: 20 * time.Millisecond})
+	s := amqptest.Serve(t, amqptest.New(), amqp.Config{})
 	bystander := s.Dial(t).Open(1)
 	for _, k := range cases {
 		t.Run(k.name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestAnAnnouncedBodyCostsWhatArrived(t *testing.T) {
 }
 
 func TestSeventyThousandChannelsEndInAnError(t *testing.T) {
-	s := amqptest.Serve(t, amqptest.New(), amqp.Config{CloseTimeout: 20 * time.Millisecond})
+	s := amqptest.Serve(t, amqptest.New(), amqp.Config{})
 	c := s.Dial(t).Open(0)
 	sent := make(chan struct{})
 	go func() {
@@ -165,35 +165,37 @@ func TestAClosedChannelIgnoresAllButCloseOk(t *testing.T) {
 // while another closes the channel is on its way, and ends nothing. Later it
 // is an error again.
 func TestWhatWasOnItsWayWhenAClientClosedAChannelIsIgnored(t *testing.T) {
-	c := amqptest.Pipe(t, amqptest.New(), amqp.Config{CloseTimeout: 10 * time.Millisecond}).Open(2)
-	b := wire.AppendMethod(nil, 1, &wire.ChannelClose{})
-	b = wire.AppendMethod(b, 1, &wire.BasicAck{DeliveryTag: 1})
-	b = wire.AppendMethod(b, 1, &wire.BasicPublish{RoutingKey: []byte("q")})
-	b = wire.AppendBody(wire.AppendHeader(b, 1, 60, 1, nil), 1, []byte("x"), 0)
-	b = wire.AppendMethod(b, 1, &wire.QueueDeclare{Queue: "late"})
-	c.Write(b)
-	amqptest.Expect[wire.ChannelCloseOk](c)
-	c.ExpectNothing(2)
-	c.Send(1, &wire.ChannelOpen{})
-	amqptest.Expect[wire.ChannelOpenOk](c)
-	c.Declare(1, "again")
-	c.Send(1, &wire.ChannelClose{})
-	amqptest.Expect[wire.ChannelCloseOk](c)
-	deadline := time.Now().Add(10 * time.Second)
-	for closed := false; !closed; { // until the grace is over
-		if time.Now().After(deadline) {
-			t.Fatal("a closed channel may be used for ever")
+	bubble(t, func(t *testing.T) {
+		c := amqptest.Pipe(t, amqptest.New(), amqp.Config{}).Open(2)
+		b := wire.AppendMethod(nil, 1, &wire.ChannelClose{})
+		b = wire.AppendMethod(b, 1, &wire.BasicAck{DeliveryTag: 1})
+		b = wire.AppendMethod(b, 1, &wire.BasicPublish{RoutingKey: []byte("q")})
+		b = wire.AppendBody(wire.AppendHeader(b, 1, 60, 1, nil), 1, []byte("x"), 0)
+		b = wire.AppendMethod(b, 1, &wire.QueueDeclare{Queue: "late"})
+		c.Write(b)
+		amqptest.Expect[wire.ChannelCloseOk](c)
+		c.ExpectNothing(2)
+		c.Send(1, &wire.ChannelOpen{})
+		amqptest.Expect[wire.ChannelOpenOk](c)
+		c.Declare(1, "again")
+		c.Send(1, &wire.ChannelClose{})
+		amqptest.Expect[wire.ChannelCloseOk](c)
+		deadline := time.Now().Add(10 * time.Second)
+		for closed := false; !closed; <-time.After(time.Millisecond) { // until the grace is over
+			if time.Now().After(deadline) {
+				t.Fatal("a closed channel may be used for ever")
+			}
+			c.Write(wire.AppendMethod(wire.AppendMethod(nil, 1, &wire.BasicQos{}), 2, &wire.BasicQos{}))
+			_, got := c.Next()
+			_, answered := got.Method.(*wire.BasicQosOk)
+			closed = !answered
 		}
-		c.Write(wire.AppendMethod(wire.AppendMethod(nil, 1, &wire.BasicQos{}), 2, &wire.BasicQos{}))
-		_, got := c.Next()
-		_, answered := got.Method.(*wire.BasicQosOk)
-		closed = !answered
-	}
+	})
 }
 
 func TestWhatAChannelRefuses(t *testing.T) {
 	b := amqptest.New()
-	s := amqptest.Serve(t, b, amqp.Config{CloseTimeout: 20 * time.Millisecond})
+	s := amqptest.Serve(t, b, amqp.Config{})
 	s.Dial(t).Open(1).Declare(1, "q")
 	publish := func(p wire.Properties, m wire.BasicPublish) []byte {
 		b := wire.AppendMethod(nil, 1, &m)

@@ -32,6 +32,12 @@ func (c *conn) controlFrame(f wire.Frame) {
 		// logged in has; so has it in RabbitMQ, which does not look at it either.
 		c.log.Info("secret updated", "user", c.user, "reason", m.Reason)
 		c.out.method(0, &wire.ConnectionUpdateSecretOk{})
+	case *wire.ConnectionCloseOk:
+		if c.closing.Load() { // the answer to our close came before the reader was stopped for it
+			c.lost = true
+			return
+		}
+		c.fail(unexpected("running"), class, method)
 	default:
 		c.fail(unexpected("running"), class, method)
 	}

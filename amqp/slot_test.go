@@ -79,16 +79,18 @@ func TestABusyChannelsBacklogIsBounded(t *testing.T) {
 }
 
 func TestASlowMethodThatTakesTooLongClosesItsChannel(t *testing.T) {
-	b := amqptest.New()
-	c := amqptest.Pipe(t, b, amqp.Config{SlowTimeout: 20 * time.Millisecond}).Open(2)
-	gate(b, "consume")
-	c.Declare(1, "q")
-	c.Send(1, &wire.BasicConsume{Queue: "q"})
-	closed := c.ExpectClose(1, mq.InternalError)
-	if closed.ReplyText != "INTERNAL_ERROR - operation basic.consume did not complete within 20ms" || closed.MethodID != 20 {
-		t.Errorf("got %+v", closed)
-	}
-	c.ExpectNothing(2)
+	bubble(t, func(t *testing.T) {
+		b := amqptest.New()
+		c := amqptest.Pipe(t, b, amqp.Config{SlowTimeout: 20 * time.Millisecond}).Open(2)
+		gate(b, "consume")
+		c.Declare(1, "q")
+		c.Send(1, &wire.BasicConsume{Queue: "q"})
+		closed := c.ExpectClose(1, mq.InternalError)
+		if closed.ReplyText != "INTERNAL_ERROR - operation basic.consume did not complete within 20ms" || closed.MethodID != 20 {
+			t.Errorf("got %+v", closed)
+		}
+		c.ExpectNothing(2)
+	})
 }
 
 func TestAPanicInASlowMethodEndsItsConnectionOnly(t *testing.T) {
@@ -99,11 +101,12 @@ func TestAPanicInASlowMethodEndsItsConnectionOnly(t *testing.T) {
 		}
 		return nil
 	}
-	s := amqptest.Serve(t, b, amqp.Config{CloseTimeout: 20 * time.Millisecond})
+	s := amqptest.Serve(t, b, amqp.Config{})
 	c, other := s.Dial(t).Open(1), s.Dial(t).Open(1)
 	c.Declare(1, "q")
 	c.Send(1, &wire.BasicGet{Queue: "q"})
 	c.ExpectClose(0, mq.InternalError)
+	c.Send(0, &wire.ConnectionCloseOk{})
 	c.ExpectEOF()
 	other.ExpectNothing(1)
 	await(t, "its session to end", func() bool { return b.Sessions() == 1 })
@@ -111,7 +114,7 @@ func TestAPanicInASlowMethodEndsItsConnectionOnly(t *testing.T) {
 
 func TestAConnectionThatGoesEndsItsSlowMethods(t *testing.T) {
 	b := amqptest.New()
-	s := amqptest.Serve(t, b, amqp.Config{CloseTimeout: 20 * time.Millisecond})
+	s := amqptest.Serve(t, b, amqp.Config{})
 	c := s.Dial(t).Open(1)
 	entered, _ := gate(b, "change")
 	c.Send(1, &wire.QueueDeclare{Queue: "q"})
@@ -123,7 +126,7 @@ func TestAConnectionThatGoesEndsItsSlowMethods(t *testing.T) {
 // A client that asks and does not read is not read either.
 func TestRepliesThatNobodyReadsAreBounded(t *testing.T) {
 	b := amqptest.New()
-	s := amqptest.Serve(t, b, amqp.Config{CloseTimeout: 20 * time.Millisecond})
+	s := amqptest.Serve(t, b, amqp.Config{})
 	c := s.Dial(t).Open(1)
 	body := strings.Repeat("x", 10_000)
 	stuck := make(chan struct{})

@@ -203,12 +203,13 @@ func (c *Client) Declare(channel uint16, queue string) {
 	Expect[wire.QueueDeclareOk](c)
 }
 
-// Close closes the connection as a client should.
+// Close closes the connection as a client should, and the socket after it.
 func (c *Client) Close() {
 	c.T.Helper()
 	c.Send(0, &wire.ConnectionClose{ReplyCode: 200})
 	Expect[wire.ConnectionCloseOk](c)
 	c.ExpectEOF()
+	c.Conn.Close()
 }
 
 // ReadAll reads raw bytes until the peer closes the socket.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"warren/amqp"
 )
@@ -18,14 +19,26 @@ type Server struct {
 	Stop func() // ends it and waits until it has ended
 }
 
-// Serve runs a Server until the test ends. Zero fields of conf are defaults.
+// patient gives a busy machine all the time that a test has, where the test
+// does not say how long something may take.
+func patient(conf amqp.Config) amqp.Config {
+	for _, limit := range []*time.Duration{&conf.HandshakeTimeout, &conf.SlowTimeout, &conf.CloseTimeout} {
+		if *limit == 0 {
+			*limit = patience
+		}
+	}
+	return conf
+}
+
+// Serve runs a Server until the test ends. Zero fields of conf are defaults,
+// but see patient.
 func Serve(t testing.TB, b amqp.Broker, conf amqp.Config) *Server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := amqp.New(b, conf, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s := amqp.New(b, patient(conf), slog.New(slog.NewTextHandler(io.Discard, nil)))
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -54,7 +67,7 @@ func (s *Server) Dial(t testing.TB) *Client {
 // Pipe serves one connection over a net.Pipe.
 func Pipe(t testing.TB, b amqp.Broker, conf amqp.Config) *Client {
 	t.Helper()
-	s := amqp.New(b, conf, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s := amqp.New(b, patient(conf), slog.New(slog.NewTextHandler(io.Discard, nil)))
 	server, client := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
