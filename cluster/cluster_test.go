@@ -142,7 +142,7 @@ type node struct {
 }
 
 func loopback(t *testing.T) Config {
-	return Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", HeartbeatTimeout: time.Second,
+	return Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", HeartbeatTimeout: 3 * time.Second,
 		Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 }
 
@@ -300,9 +300,10 @@ func TestACutLaneGoesDownAndUpOnBothSides(t *testing.T) {
 	nodes := three(t, nil)
 	meshed(t, nodes)
 	a, b := nodes[0], nodes[1]
-	for round := 2; round < 5; round++ {
+	for range 3 {
+		atA, atB := a.rec.upsOf(b.id), b.rec.upsOf(a.id)
 		a.lanes.get(b.id).cut()
-		eventually(t, "down and up again", func() bool { return a.rec.upsOf(b.id) == round && b.rec.upsOf(a.id) == round })
+		eventually(t, "down and up again", func() bool { return a.rec.upsOf(b.id) > atA && b.rec.upsOf(a.id) > atB })
 		before := b.rec.count(a.id)
 		eventually(t, "a frame on the new lane", func() bool {
 			a.Send(b.id, []byte("again"))
@@ -330,7 +331,7 @@ func TestALaneIsCutWhenTooMuchWaits(t *testing.T) {
 	if refused == 0 || a.Stats().Lane.Cut == 0 {
 		t.Errorf("refused %d, cut %d", refused, a.Stats().Lane.Cut)
 	}
-	eventually(t, "the lane is up again", func() bool { return a.rec.upsOf(b.id) == 2 && b.rec.upsOf(a.id) == 2 })
+	eventually(t, "the lane is up again", func() bool { return a.rec.upsOf(b.id) >= 2 && b.rec.upsOf(a.id) >= 2 })
 }
 
 func TestALargeFrameArrives(t *testing.T) {

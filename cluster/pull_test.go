@@ -557,7 +557,9 @@ func TestWrongAnswersEndAPull(t *testing.T) {
 		{"nothing, for too long", func(net.Conn, rpcHead) error { return nil }},
 	} {
 		f := newLagging(t)
-		f.tr.patience = 100 * time.Millisecond
+		if strings.HasPrefix(c.what, "nothing") {
+			f.tr.patience = 100 * time.Millisecond
+		}
 		var remote *remoteError
 		err := f.script([]snapshot.File{file}, nil, func(conn net.Conn) error {
 			h, _, err := readRPC(conn, controlBytesMax)

@@ -27,9 +27,11 @@ func TestFatalChild(t *testing.T) {
 	}
 	n := &Node{slog: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	fs := vfs.NewMem()
-	w, err := raftlog.OpenWAL(fs, "/wal", raftlog.Options{
-		Log: n.slog, Fatal: n.fatal, FileBytes: 64 << 10, SlowAfter: 100 * time.Millisecond, HungAfter: 500 * time.Millisecond,
-	})
+	o := raftlog.Options{Log: n.slog, Fatal: n.fatal, FileBytes: 64 << 10}
+	if disk == "hung" {
+		o.SlowAfter, o.HungAfter = 100*time.Millisecond, 500*time.Millisecond
+	}
+	w, err := raftlog.OpenWAL(fs, "/wal", o)
 	if err != nil {
 		t.Fatal(err)
 	}

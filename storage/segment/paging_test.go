@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -598,23 +599,25 @@ func (f slowFile) WriteAt(b []byte, off int64) (int, error) {
 }
 
 func TestEaseWaitsForWhatIsTooMuchOnly(t *testing.T) {
-	p := NewPager(slowly{vfs.NewMem()}, 32<<20, 1<<30, sense, slog.New(slog.DiscardHandler))
-	defer p.Close()
-	f, err := p.Folder(pagedDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := newEar()
-	s := f.NewStore(e)
-	e.Lock()
-	for seq := uint64(1); p.hot.Load() < 52<<20; seq++ {
-		s.Put(1, seq, 0, 0, 0, body(1, seq, 4000))
-	}
-	e.Unlock()
-	f.Ease()
-	if hot := p.hot.Load(); hot > 48<<20 || hot < 36<<20 {
-		t.Errorf("%d MiB are in memory after the wait", hot>>20)
-	}
+	synctest.Test(t, func(t *testing.T) { // nothing is written while nothing waits for it
+		p := NewPager(slowly{vfs.NewMem()}, 32<<20, 1<<30, sense, slog.New(slog.DiscardHandler))
+		defer p.Close()
+		f, err := p.Folder(pagedDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := newEar()
+		s := f.NewStore(e)
+		e.Lock()
+		for seq := uint64(1); p.hot.Load() < 52<<20; seq++ {
+			s.Put(1, seq, 0, 0, 0, body(1, seq, 4000))
+		}
+		e.Unlock()
+		f.Ease()
+		if hot := p.hot.Load(); hot > 48<<20 || hot < 36<<20 {
+			t.Errorf("%d MiB are in memory after the wait", hot>>20)
+		}
+	})
 }
 
 func TestDamageThatCompactionMeetsIsTold(t *testing.T) {
