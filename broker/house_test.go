@@ -476,7 +476,10 @@ func (i *inbox) all() []mq.Delivery {
 // a delay is over when it is over, and not because the machine is busy.
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	synctest.Test(t, f)
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { <-time.After(2 * changeWait) }) // calls that nobody waits for end by their time
+		f(t)
+	})
 }
 
 // eventually waits for a condition that other goroutines bring about.
