@@ -16,7 +16,8 @@ VENV=.venv
 CLIENTS=test/clients
 SKIP=77 # a section's status when what it needs is not there
 FAILURE='^ *--- FAIL|^FAIL\b|^panic:|WARNING: DATA RACE|^(FAILED|ERROR) '
-LOGS=$(mktemp -d) && trap 'rm -rf "$LOGS"' EXIT
+LOGS=$(mktemp -d) || exit 1
+trap 'rm -rf "$LOGS"' EXIT
 export WARREN_BINARY="$PWD/bin/warren"
 
 bold='' plain=''
@@ -70,15 +71,22 @@ tools() {
 	go mod download
 }
 
-unit() { go test -race -short ./...; }
+# lint asks the packages that were fetched before where there is no network.
+lint() {
+	local proxies
+	proxies=$(go env GOPROXY) || return 1
+	GOPROXY="${proxies//,/|}|file://$(go env GOMODCACHE)/cache/download" go run "$STATICCHECK" ./...
+}
+
+unit() { go test -race -short -timeout 30m ./...; }
 
 build() { mkdir -p bin && go build -o "$WARREN_BINARY" ./cmd/warren && "$WARREN_BINARY" version; }
 
 pika() { (cd test/pika && "../../$VENV/bin/python" -B -m pytest); }
 
-conform() { go test -count=1 -v -timeout 6m ./test/conform; }
+conform() { go test -count=1 -v -timeout 20m ./test/conform; }
 
-chaos() { go test -count=1 -v -timeout 20m ./test/chaos; }
+chaos() { go test -count=1 -v -timeout 45m ./test/chaos; }
 
 # needs skips a section when a program is not installed.
 needs() {
@@ -92,7 +100,7 @@ clients() { (cd $CLIENTS && "../../$VENV/bin/python" -B -m pytest "$@"); }
 in_node() {
 	needs node && needs npm || return
 	[ $CLIENTS/node/node_modules/.package-lock.json -nt $CLIENTS/node/package-lock.json ] ||
-		npm ci --prefix $CLIENTS/node --silent --no-audit --no-fund || return 1
+		npm ci --prefix $CLIENTS/node --prefer-offline --silent --no-audit --no-fund || return 1
 	echo "Node.js $(node --version)"
 	clients test_node.py
 }
@@ -138,7 +146,7 @@ why() {
 
 section tools 'Go, Python and what they need' tools
 section vet 'go vet' go vet ./...
-section staticcheck "staticcheck ${STATICCHECK##*@}" go run "$STATICCHECK" ./...
+section staticcheck "staticcheck ${STATICCHECK##*@}" lint
 section unit 'all packages, with the race detector, without real processes' unit
 section build 'the binary' build
 section pika "RabbitMQ's tutorials in pika, on every pair of nodes" pika

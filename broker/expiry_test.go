@@ -110,23 +110,21 @@ func TestRequeuedKeepsItsExpiry(t *testing.T) {
 }
 
 func TestTimeToLiveOfZeroReachesWhoIsWaiting(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHouse(t, 3, 1)
-		s := h.nodes[1].open(t)
-		s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-message-ttl", int32(0))})
-		in := newInbox()
-		s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 2}, in)
-		for i := range 4 {
-			s.publishTo(t, "", "q", strconv.Itoa(i), -1)
-		}
-		eventually(t, "two deliveries", func() bool { return len(in.all()) == 2 })
-		eventually(t, "two expiries", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 2 })
-		s.settle(t, mq.Requeue, in.all()...)
-		eventually(t, "requeued ones to expire", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 4 })
-		if n := len(in.all()); n != 2 {
-			t.Fatalf("%d deliveries, want 2", n)
-		}
-	})
+	h := newHouse(t, 3, 1)
+	s := h.nodes[1].open(t)
+	s.mustDeclare(t, mq.QueueDeclare{Name: "q", Durable: true, Args: args("x-message-ttl", int32(0))})
+	in := newInbox()
+	s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Prefetch: 2}, in)
+	for i := range 4 {
+		s.publishTo(t, "", "q", strconv.Itoa(i), -1)
+	}
+	eventually(t, "two deliveries", func() bool { return len(in.all()) == 2 })
+	eventually(t, "two expiries", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 2 })
+	s.settle(t, mq.Requeue, in.all()...)
+	eventually(t, "requeued ones to expire", func() bool { return h.nodes[0].Shard(1).Stats().Expired == 4 })
+	if n := len(in.all()); n != 2 {
+		t.Fatalf("%d deliveries, want 2", n)
+	}
 }
 
 func TestExpiryGoesOnUnderANewLeader(t *testing.T) {

@@ -29,7 +29,7 @@ func drain(t testing.TB, url, queue string) []receipt {
 	var out []receipt
 	look := time.NewTicker(250 * time.Millisecond)
 	defer look.Stop()
-	deadline := time.After(2 * time.Minute)
+	deadline := time.After(5 * time.Minute)
 	quiet := 0 // looks in a row that found the queue empty and nothing delivered
 	for quiet < 3 {
 		select {
@@ -51,7 +51,7 @@ func drain(t testing.TB, url, queue string) []receipt {
 				quiet = 0
 			}
 		case <-deadline:
-			t.Fatalf("the queue is not empty 2 minutes and %d messages after draining began", len(out))
+			t.Fatalf("the queue is not empty 5 minutes and %d messages after draining began", len(out))
 		}
 	}
 	return out

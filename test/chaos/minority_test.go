@@ -12,7 +12,7 @@ import (
 )
 
 // refusalPatience is how long a declare in the minority may take to be refused.
-const refusalPatience = 40 * time.Second
+const refusalPatience = 90 * time.Second
 
 // lateWait is how long a confirm is given to come that must not come.
 const lateWait = 2 * time.Second

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"warren/test/harness"
 )
 
 // fate is what a publisher knows of one of its messages.
@@ -128,14 +130,14 @@ func (p *publisher) session(ctx context.Context, url string) error {
 
 // awaitConfirms waits until no place is taken any more.
 func (p *publisher) awaitConfirms(places chan struct{}, closed <-chan *amqp091.Error) {
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(harness.Patience)
 	for range cap(places) {
 		select {
 		case places <- struct{}{}:
 		case <-closed:
 			return
 		case <-deadline:
-			p.t.Errorf("publisher %d: %d messages were not confirmed in 30 s of calm", p.id, len(places))
+			p.t.Errorf("publisher %d: %d messages were not confirmed in %v of calm", p.id, len(places), harness.Patience)
 			return
 		}
 	}
@@ -187,12 +189,12 @@ func (p *publisher) confirms() int {
 func (p *publisher) awaitMore(t testing.TB, n int, when string) {
 	t.Helper()
 	want := p.confirms() + n
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(harness.Patience)
 	for p.confirms() < want {
 		select {
 		case <-p.changed:
 		case <-deadline:
-			t.Fatalf("publisher %d: %s, %d of %d more messages were confirmed in 30 s", p.id, when, n-(want-p.confirms()), n)
+			t.Fatalf("publisher %d: %s, %d of %d more messages were confirmed in %v", p.id, when, n-(want-p.confirms()), n, harness.Patience)
 		}
 	}
 }

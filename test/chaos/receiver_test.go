@@ -7,6 +7,8 @@ import (
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"warren/test/harness"
 )
 
 // receiver takes and acknowledges what a consumer is sent, for as long as the
@@ -81,7 +83,7 @@ func (r *receiver) awaitAll(t testing.TB, p *publisher) {
 
 func (r *receiver) await(t testing.TB, when string, enough func([]receipt) bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(harness.Patience)
 	for {
 		r.mu.Lock()
 		done, fault, n := enough(r.order), r.fault, len(r.order)
@@ -95,7 +97,7 @@ func (r *receiver) await(t testing.TB, when string, enough func([]receipt) bool)
 		select {
 		case <-r.changed:
 		case <-deadline:
-			t.Fatalf("%s: not enough deliveries in 30 s, %d in all", when, n)
+			t.Fatalf("%s: not enough deliveries in %v, %d in all", when, harness.Patience, n)
 		}
 	}
 }

@@ -17,7 +17,7 @@ import programs
 
 COUNT = cluster.NODES
 HTTP_ABOVE, CLUSTER_ABOVE = 10000, 20000  # the ports of a node above its AMQP port
-ASK_SECONDS = 5  # until a node must have answered a question
+ASK_SECONDS = 20  # until a node must have answered a question
 
 
 class Nodes:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-PATIENCE = 30  # seconds that a condition may take to become true
+PATIENCE = 90  # seconds that a condition may take to become true
 POLL = 0.02  # seconds between two looks at it
 PR_SET_PDEATHSIG = 1
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import FULL
 
 SECONDS = 60 if FULL else 10  # of each run of PerfTest
-GRACE = 30  # seconds for the JVM to come and go
+GRACE = 120  # seconds for the JVM to come and go
 WINDOW = 100  # unconfirmed messages of a producer
 
 KINDS = {

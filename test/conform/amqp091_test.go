@@ -67,7 +67,7 @@ func TestAMQP091GoIntegration(t *testing.T) {
 // integrationTests is `go test` of the copied module in dir.
 func integrationTests(t *testing.T, dir string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-tags", "integration", "-count=1", "-timeout", "5m"}, append(args, ".")...)...)
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-tags", "integration", "-count=1", "-timeout", "15m"}, append(args, ".")...)...)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
 	return cmd

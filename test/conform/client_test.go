@@ -11,7 +11,7 @@ import (
 
 const (
 	// patience is how long a test waits for what must come.
-	patience = 15 * time.Second
+	patience = time.Minute
 	// quietTime is how long a test waits for what must not come.
 	quietTime = 250 * time.Millisecond
 	// pollTime is between two questions to a broker.

@@ -59,8 +59,8 @@ func TestTimeToLiveOfTheMessageCountsIfItIsShorter(t *testing.T) {
 
 func TestTimeToLiveDoesNotEndWhatIsUnacknowledged(t *testing.T) {
 	c := begin(t, ttlSource)
-	q := c.queue("q", amqp.Table{"x-message-ttl": 1000})
-	marker := c.queue("marker", amqp.Table{"x-message-ttl": 1500})
+	q := c.queue("q", amqp.Table{"x-message-ttl": 5000})
+	marker := c.queue("marker", amqp.Table{"x-message-ttl": 5500})
 	l := c.link()
 	l.texts("", q, "m")
 	d := l.fetch(q, false)
@@ -73,8 +73,8 @@ func TestTimeToLiveDoesNotEndWhatIsUnacknowledged(t *testing.T) {
 
 func TestTimeToLiveEndsWhatIsGivenBackAfterIt(t *testing.T) {
 	c := begin(t, ttlSource)
-	q := c.queue("q", amqp.Table{"x-message-ttl": 1000})
-	marker := c.queue("marker", amqp.Table{"x-message-ttl": 1500})
+	q := c.queue("q", amqp.Table{"x-message-ttl": 5000})
+	marker := c.queue("marker", amqp.Table{"x-message-ttl": 5500})
 	l := c.link()
 	l.texts("", q, "m")
 	d := l.fetch(q, false)

@@ -314,17 +314,17 @@ func TestAQueueExpiresWhenNobodyUsesIt(t *testing.T) {
 
 func TestAQueueWithAConsumerDoesNotExpire(t *testing.T) {
 	c := begin(t, `RabbitMQ "Time-to-Live"`, "x-expires")
-	q := c.queue("q", amqp.Table{"x-expires": 1000})
+	q := c.queue("q", amqp.Table{"x-expires": 5000})
 	l := c.link()
 	l.consume(q, "", true, nil)
-	c.expires(c.queue("marker", amqp.Table{"x-expires": 1000}))
+	c.expires(c.queue("marker", amqp.Table{"x-expires": 5000}))
 	l.depth(q)
 }
 
 func TestAQueueThatIsGotFromDoesNotExpire(t *testing.T) {
 	c := begin(t, `RabbitMQ "Time-to-Live"`, "x-expires")
-	q := c.queue("q", amqp.Table{"x-expires": 1000})
-	marker := c.queue("marker", amqp.Table{"x-message-ttl": 2500})
+	q := c.queue("q", amqp.Table{"x-expires": 5000})
+	marker := c.queue("marker", amqp.Table{"x-message-ttl": 7500})
 	l := c.link()
 	l.texts("", marker, "m")
 	c.await("more than the time", func() bool {

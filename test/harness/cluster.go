@@ -17,9 +17,9 @@ import (
 
 const (
 	// Patience is how long the harness waits for anything before the test fails.
-	Patience   = 60 * time.Second
+	Patience   = 2 * time.Minute
 	poll       = 20 * time.Millisecond
-	askTimeout = 5 * time.Second
+	askTimeout = 20 * time.Second
 	askBytes   = 64 << 20 // of an answer that are read
 )
 

@@ -18,7 +18,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NODES = 3
-PATIENCE = 90  # seconds until a cluster must be ready, or stopped
+PATIENCE = 180  # seconds until a cluster must be ready, or stopped
 LOG_TAIL = 8000  # bytes of each node's log that a failure shows
 
 

@@ -9,7 +9,7 @@ import pytest
 import cluster as clusters
 
 PAIRS = list(itertools.permutations(range(clusters.NODES), 2))
-PATIENCE = 20  # seconds that a condition may take to become true
+PATIENCE = 90  # seconds that a condition may take to become true
 
 
 @pytest.fixture(scope="session")
