@@ -4,7 +4,7 @@
 require 'bunny'
 require 'timeout'
 
-PATIENCE = 15
+PATIENCE = 60
 
 def connect(url)
   Bunny.new(url, log_level: :fatal, automatically_recover: false).start
