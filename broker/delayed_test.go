@@ -70,34 +70,36 @@ func (s *Session) bodies(t *testing.T, queue string) (bodies []string) {
 }
 
 func TestADelayedMessageArrivesWhenItsDelayIsOver(t *testing.T) {
-	h := newHouse(t, 3, 2)
-	withDelays(t, h)
-	s := h.nodes[2].open(t)
-	before := h.nodes[0].nowMs()
-	s.publishWith(t, "later", "k", "late", args(delayHeader, int32(300)))
-	s.publishWith(t, "later", "k", "sooner", args(delayHeader, int64(60)))
-	s.publishWith(t, "later", "k", "at once", nil)
-	s.publishWith(t, "later", "k", "at once, too", args(delayHeader, int32(-5)))
-	s.publishWith(t, "later", "other", "nowhere", args(delayHeader, "10"))
-	if got := s.bodies(t, "q"); !slices.Equal(got, []string{"at once", "at once, too"}) {
-		t.Fatalf("got %q before any delay was over", got)
-	}
-	eventually(t, "delayed messages", func() bool { return s.ready(t, "q") == 2 })
-	if took := h.nodes[0].nowMs() - before; took < 1500 {
-		t.Errorf("a message with a delay of 1500 ms arrived after %d ms", took)
-	}
-	d := s.mustGet(t, "q")
-	p, err := wire.ParseProperties(d.Content.Properties())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if v, _ := p.Headers.Get(delayHeader); string(d.Content.Body()) != "sooner" || v != int64(-1200) {
-		t.Errorf("got %q with a delay of %v first", d.Content.Body(), v)
-	}
-	if string(d.Content.Exchange()) != "later" || string(d.Content.RoutingKey()) != "k" || d.Redelivered {
-		t.Errorf("it came from %q by %q, redelivered=%v", d.Content.Exchange(), d.Content.RoutingKey(), d.Redelivered)
-	}
-	eventually(t, "nothing to wait", func() bool { return len(h.waiting(t)) == 0 })
+	bubble(t, func(t *testing.T) {
+		h := newHouse(t, 3, 2)
+		withDelays(t, h)
+		s := h.nodes[2].open(t)
+		before := h.nodes[0].nowMs()
+		s.publishWith(t, "later", "k", "late", args(delayHeader, int32(1500)))
+		s.publishWith(t, "later", "k", "sooner", args(delayHeader, int64(1200)))
+		s.publishWith(t, "later", "k", "at once", nil)
+		s.publishWith(t, "later", "k", "at once, too", args(delayHeader, int32(-5)))
+		s.publishWith(t, "later", "other", "nowhere", args(delayHeader, "10"))
+		if got := s.bodies(t, "q"); !slices.Equal(got, []string{"at once", "at once, too"}) {
+			t.Fatalf("got %q before any delay was over", got)
+		}
+		eventually(t, "delayed messages", func() bool { return s.ready(t, "q") == 2 })
+		if took := h.nodes[0].nowMs() - before; took < 1500 {
+			t.Errorf("a message with a delay of 1500 ms arrived after %d ms", took)
+		}
+		d := s.mustGet(t, "q")
+		p, err := wire.ParseProperties(d.Content.Properties())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, _ := p.Headers.Get(delayHeader); string(d.Content.Body()) != "sooner" || v != int64(-1200) {
+			t.Errorf("got %q with a delay of %v first", d.Content.Body(), v)
+		}
+		if string(d.Content.Exchange()) != "later" || string(d.Content.RoutingKey()) != "k" || d.Redelivered {
+			t.Errorf("it came from %q by %q, redelivered=%v", d.Content.Exchange(), d.Content.RoutingKey(), d.Redelivered)
+		}
+		eventually(t, "nothing to wait", func() bool { return len(h.waiting(t)) == 0 })
+	})
 }
 
 func TestDelaysOutliveTheirLeaders(t *testing.T) {
