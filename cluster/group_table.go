@@ -134,7 +134,8 @@ func (c *Cluster) OpenGroup(gid uint64, m Machine, o GroupOptions) (*Group, erro
 	if old {
 		voters, after = g.voters(g.raft.Load()), c.cfg.HeartbeatTimeout // before it, nobody votes
 	}
-	c.work.Go(func() { c.firstElection(c.life, g, voters, after) })
+	f := &first{group: g, self: c.id, after: after, meets: c.hasMajority}
+	c.work.Go(func() { f.run(c.life, voters) })
 	return g, nil
 }
 

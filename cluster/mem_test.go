@@ -30,6 +30,8 @@ type memNet struct {
 	nodes map[string]*memTransport
 	cut   map[string]bool
 	open  map[string]*Group // for reports
+	// hold is how long a node that was just opened has no vote for others.
+	hold time.Duration
 	// uncommitted entries are what reports say that a leader has besides.
 	uncommitted uint64
 }
@@ -49,6 +51,7 @@ type memTransport struct {
 	rpcs     chan raft.RPC
 	ended    chan struct{}
 	once     sync.Once
+	hold     time.Time // no votes for others until then
 }
 
 // guard keeps from Raft what the real transport keeps from it.
@@ -58,6 +61,9 @@ func (t *memTransport) guard() {
 		case rpc := <-t.InmemTransport.Consumer():
 			if r, refused := t.standing.refuse(rpc.Command, raft.RPCHeader{}); refused {
 				rpc.Respond(r.Response, r.Error)
+				continue
+			}
+			if t.holds(rpc) {
 				continue
 			}
 			select {
@@ -93,7 +99,36 @@ func (t *memTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, q
 }
 
 func (t *memTransport) lease(uint64, []string, string, time.Duration) bool { return true }
-func (t *memTransport) injectTimeoutNow()                                  {}
+
+// holds answers who asks for a vote while there is none to be had.
+func (t *memTransport) holds(rpc raft.RPC) bool {
+	if !time.Now().Before(t.hold) {
+		return false
+	}
+	switch rpc.Command.(type) {
+	case *raft.RequestVoteRequest:
+		rpc.Respond(&raft.RequestVoteResponse{}, nil)
+	case *raft.RequestPreVoteRequest:
+		rpc.Respond(&raft.RequestPreVoteResponse{}, nil)
+	default:
+		return false
+	}
+	return true
+}
+
+func (t *memTransport) injectTimeoutNow() {
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}
+	rpc := raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: header}, RespChan: make(chan raft.RPCResponse, 1)}
+	if _, refused := t.standing.refuse(rpc.Command, raft.RPCHeader{}); refused {
+		return
+	}
+	go func() {
+		select {
+		case t.rpcs <- rpc:
+		case <-t.ended:
+		}
+	}()
+}
 
 // AppendEntriesPipeline is refused, as by the real transport.
 func (t *memTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
@@ -104,7 +139,7 @@ func (n *memNet) join(id string, s *standing) *memTransport {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	_, in := raft.NewInmemTransportWithTimeout(raft.ServerAddress(id), 500*time.Millisecond)
-	t := &memTransport{InmemTransport: in, net: n, id: id, standing: s, rpcs: make(chan raft.RPC), ended: make(chan struct{})}
+	t := &memTransport{InmemTransport: in, net: n, id: id, standing: s, rpcs: make(chan raft.RPC), ended: make(chan struct{}), hold: time.Now().Add(n.hold)}
 	go t.guard()
 	n.nodes[id] = t
 	n.connect()
@@ -229,13 +264,15 @@ type memCluster struct {
 	opts  GroupOptions
 	wal   bool // the node's log is a WAL, and not a file for the group
 	nodes []*memNode
+
+	heartbeat time.Duration
 }
 
 const testGroup = 5
 
 // newMemCluster prepares n nodes; the first founders of them start the group.
 func newMemCluster(t testing.TB, n, founders int, meta bool) *memCluster {
-	c := &memCluster{t: t, wal: !meta, net: &memNet{nodes: map[string]*memTransport{}, cut: map[string]bool{}, open: map[string]*Group{}}, opts: GroupOptions{Meta: meta}}
+	c := &memCluster{t: t, wal: !meta, heartbeat: time.Second, net: &memNet{nodes: map[string]*memTransport{}, cut: map[string]bool{}, open: map[string]*Group{}}, opts: GroupOptions{Meta: meta}}
 	for i := range n {
 		id := string(rune('a' + i))
 		if i < founders {
@@ -260,7 +297,7 @@ func (c *memCluster) open(n *memNode) error {
 	g, err := openGroup(c.t.Context(), groupSeat{
 		id: n.id, dir: n.dir, log: log,
 		fatal:     func(err error) { n.fatal <- err },
-		profile:   groupProfile{heartbeat: time.Second},
+		profile:   groupProfile{heartbeat: c.heartbeat},
 		wal:       n.wal,
 		report:    c.report,
 		terms:     func(ctx context.Context, _ uint64) (uint64, error) { return c.terms(ctx, n.id) },
