@@ -48,7 +48,7 @@ func (g *Group) Rebuilding() bool { return g.standing.now.Load() == standRefilli
 
 // watchedLog is the log as Raft has it. An entry that cannot be read any more
 // ends this replica's say: Raft on a follower panics over it, and on a leader
-// only goes on trying.
+// only goes on trying. And Raft does not read faster than the Machine applies.
 type watchedLog struct {
 	groupLog
 	group *Group
@@ -56,6 +56,7 @@ type watchedLog struct {
 
 // GetLog is raft.LogStore's.
 func (w watchedLog) GetLog(index uint64, l *raft.Log) error {
+	w.group.holdBack(index)
 	err := w.groupLog.GetLog(index, l)
 	if err != nil && errors.Is(err, raftlog.ErrDamaged) {
 		w.group.markDamaged(err, standLost)

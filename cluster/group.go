@@ -69,6 +69,7 @@ type Group struct {
 type groupRaft struct {
 	*raft.Raft
 	transport groupTransport
+	pacer     pacer
 	notify    chan bool
 	ended     chan struct{} // closed when this run is being shut down
 	work      sync.WaitGroup
@@ -208,7 +209,7 @@ func (g *Group) WaitApplied(ctx context.Context, index uint64) error {
 // whoever waits for an entry everywhere should wait for that entry's own index.
 func (g *Group) CommitIndex() uint64 {
 	if r := g.raft.Load(); r != nil {
-		return r.CommitIndex()
+		return max(r.CommitIndex(), r.pacer.known.Load())
 	}
 	return 0
 }
@@ -276,7 +277,7 @@ func (g *Group) Stats() GroupStats {
 	if r := g.raft.Load(); r != nil {
 		_, leader := r.LeaderWithID()
 		s.State, s.Term, s.Leader = r.State().String(), r.CurrentTerm(), string(leader)
-		s.LastIndex, s.CommitIndex, s.LastContact = r.LastIndex(), r.CommitIndex(), r.LastContact()
+		s.LastIndex, s.CommitIndex, s.LastContact = r.LastIndex(), g.CommitIndex(), r.LastContact()
 		s.FirstIndex, _ = g.stores.log.FirstIndex()
 		s.LogBytes = g.stores.log.FileBytes()
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,7 @@ type memTransport struct {
 	rpcs     chan raft.RPC
 	ended    chan struct{}
 	once     sync.Once
+	pacer    atomic.Pointer[pacer]
 	hold     time.Time // no votes for others until then
 }
 
@@ -66,11 +68,7 @@ func (t *memTransport) guard() {
 			if t.holds(rpc) {
 				continue
 			}
-			select {
-			case t.rpcs <- rpc:
-			case <-t.ended:
-				return
-			}
+			t.pass(rpc)
 		case <-t.ended:
 			return
 		}
@@ -99,6 +97,41 @@ func (t *memTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, q
 }
 
 func (t *memTransport) lease(uint64, []string, string, time.Duration) bool { return true }
+
+// pass hands a request to Raft as the real transport does.
+func (t *memTransport) pass(rpc raft.RPC) {
+	send := func() bool {
+		select {
+		case t.rpcs <- rpc:
+			return true
+		case <-t.ended:
+			return false
+		}
+	}
+	a, ok := rpc.Command.(*raft.AppendEntriesRequest)
+	p := t.pacer.Load()
+	if !ok || p == nil {
+		send()
+		return
+	}
+	caller, answer := rpc.RespChan, make(chan raft.RPCResponse, 1)
+	rpc.RespChan = answer
+	changed := *a // the sender's own; it may be sent to others
+	rpc.Command = &changed
+	says := p.tell(&changed)
+	if !send() {
+		return
+	}
+	select {
+	case r := <-answer:
+		p.heard(&changed, says, r)
+		caller <- r
+	case <-t.ended:
+	}
+}
+
+// pace is groupTransport's.
+func (t *memTransport) pace(p *pacer) { t.pacer.Store(p) }
 
 // holds answers who asks for a vote while there is none to be had.
 func (t *memTransport) holds(rpc raft.RPC) bool {
@@ -176,9 +209,13 @@ type journal struct {
 	indexes []uint64
 	roles   []string // "lead 2", "follow"
 	refuse  error    // Restore answers it
+	stuck   <-chan struct{}
 }
 
 func (j *journal) Apply(batch []Entry) []any {
+	if j.stuck != nil {
+		<-j.stuck
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	results := make([]any, len(batch))
@@ -266,6 +303,8 @@ type memCluster struct {
 	nodes []*memNode
 
 	heartbeat time.Duration
+	ahead     int64         // bytes; 0 is what it is in earnest
+	stuck     chan struct{} // if set, no machine applies anything until it is closed
 }
 
 const testGroup = 5
@@ -284,7 +323,7 @@ func newMemCluster(t testing.TB, n, founders int, meta bool) *memCluster {
 }
 
 func (c *memCluster) open(n *memNode) error {
-	n.machine = &journal{}
+	n.machine = &journal{stuck: c.stuck}
 	o := c.opts
 	if !slices.Contains(o.Bootstrap, n.id) {
 		o.Bootstrap = nil
@@ -297,7 +336,7 @@ func (c *memCluster) open(n *memNode) error {
 	g, err := openGroup(c.t.Context(), groupSeat{
 		id: n.id, dir: n.dir, log: log,
 		fatal:     func(err error) { n.fatal <- err },
-		profile:   groupProfile{heartbeat: c.heartbeat},
+		profile:   groupProfile{heartbeat: c.heartbeat, aheadMax: c.ahead},
 		wal:       n.wal,
 		report:    c.report,
 		terms:     func(ctx context.Context, _ uint64) (uint64, error) { return c.terms(ctx, n.id) },

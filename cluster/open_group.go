@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,13 +49,19 @@ type groupTransport interface {
 	lease(term uint64, voters []string, selfID string, window time.Duration) bool
 	// injectTimeoutNow hands a TimeoutNow to this node's own Raft.
 	injectTimeoutNow()
+	// pace has p see requests on their way to Raft, before Raft runs.
+	pace(p *pacer)
 }
 
 // groupProfile is the timing of a node's groups.
 type groupProfile struct {
 	heartbeat time.Duration // also the election timeout and the leader's lease
 	cacheMax  int64         // bytes of the newest entries that each group keeps in memory
+	aheadMax  int64         // 0: see aheadTold and aheadRead
 }
+
+func (p *groupProfile) aheadTold() int64 { return cmp.Or(p.aheadMax, aheadTold) }
+func (p *groupProfile) aheadRead() int64 { return cmp.Or(p.aheadMax, aheadRead) }
 
 // groupSeat is what a node gives to a group that it opens.
 type groupSeat struct {
@@ -240,6 +247,8 @@ func (g *Group) startRun(replay bool) error {
 		notify:    make(chan bool, 16),
 		ended:     make(chan struct{}),
 	}
+	run.pacer.reach = func(commit uint64) uint64 { return g.reach(commit, g.seat.profile.aheadTold()) }
+	run.transport.pace(&run.pacer)
 	conf := g.config(run.notify)
 	conf.NoSnapshotRestoreOnStart = replay
 	if err := g.bootstrap(conf, run.transport); err != nil {
@@ -287,7 +296,7 @@ func (g *Group) config(notify chan<- bool) *raft.Config {
 	c.ElectionTimeout = g.seat.profile.heartbeat
 	c.LeaderLeaseTimeout = g.seat.profile.heartbeat
 	c.CommitTimeout = 500 * time.Millisecond
-	c.MaxAppendEntries = 16
+	c.MaxAppendEntries = batchEntries
 	c.BatchApplyCh = true
 	// More than the longest uncommitted tail: a follower whose tail is longer
 	// than a snapshot that it gets would install that snapshot for ever.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -65,6 +66,7 @@ type transport struct {
 	work  sync.WaitGroup
 	acks  ackTable
 	turns *turns // of snapshots that arrive
+	pacer atomic.Pointer[pacer]
 }
 
 // inbound is a request for this group's Raft.
@@ -100,7 +102,23 @@ func (t *transport) serve() {
 	}
 }
 
+// pace is groupTransport's.
+func (t *transport) pace(p *pacer) { t.pacer.Store(p) }
+
+// ask hands a request to Raft, and an AppendEntries at the Machine's pace.
 func (t *transport) ask(rpc raft.RPC) raft.RPCResponse {
+	a, ok := rpc.Command.(*raft.AppendEntriesRequest)
+	p := t.pacer.Load()
+	if !ok || p == nil {
+		return t.pass(rpc)
+	}
+	says := p.tell(a)
+	r := t.pass(rpc)
+	p.heard(a, says, r)
+	return r
+}
+
+func (t *transport) pass(rpc raft.RPC) raft.RPCResponse {
 	answer := make(chan raft.RPCResponse, 1)
 	rpc.RespChan = answer
 	select {

@@ -113,6 +113,21 @@ func (g *GroupLog) find(index uint64) (ref, bool) {
 	return g.refs[index-g.first], true
 }
 
+// Reach is the last entry up to to, such that those between after and it, both
+// left out, have fewer than so many bytes of data together. Entries that the log
+// does not have count nothing.
+func (g *GroupLog) Reach(after, to uint64, bytes int64) uint64 {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	end := min(to, g.first+uint64(len(g.refs)))
+	for i := max(after+1, g.first); i < end; i++ {
+		if bytes -= int64(g.refs[i-g.first].size); bytes <= 0 {
+			return i
+		}
+	}
+	return to
+}
+
 // read reads an entry from its file and checks it.
 func (r *ref) read(gid, index uint64, l *raft.Log) error {
 	b := make([]byte, recordHead+int(r.size))

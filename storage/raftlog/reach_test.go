@@ -1,0 +1,38 @@
+package raftlog
+
+import (
+	"math"
+	"testing"
+)
+
+func TestReachCountsTheDataBetweenTwoEntries(t *testing.T) {
+	g := &GroupLog{first: 5}
+	for _, size := range []uint32{0, 10, 0, 10, 10, 30} { // 5 to 10
+		g.refs = append(g.refs, ref{size: size})
+	}
+	for _, c := range []struct {
+		after, to uint64
+		bytes     int64
+		want      uint64
+	}{
+		{4, 10, 1, 6}, // one entry with data is always in reach
+		{4, 10, 10, 6},
+		{4, 10, 11, 8},
+		{4, 10, 21, 9},
+		{4, 10, 31, 10},
+		{4, 7, 21, 7},
+		{6, 10, 15, 9},
+		{6, 6, 1, 6},
+		{9, 5, 1, 5},   // that is behind
+		{0, 10, 11, 8}, // what a snapshot stands for counts nothing
+		{9, 90, 31, 90},
+		{4, 90, math.MaxInt64, 90}, // nor what is not there yet
+	} {
+		if got := g.Reach(c.after, c.to, c.bytes); got != c.want {
+			t.Errorf("after %d, up to %d, %d bytes: %d, want %d", c.after, c.to, c.bytes, got, c.want)
+		}
+	}
+	if got := new(GroupLog).Reach(3, 9, 1); got != 9 {
+		t.Errorf("an empty log: %d", got)
+	}
+}
