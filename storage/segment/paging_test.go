@@ -213,6 +213,11 @@ func (d *desk) checkAll(t fataler, m model, highest map[uint64]uint64) {
 	if d.ear.damaged != nil {
 		t.Fatalf("damaged: %v", d.ear.damaged)
 	}
+	d.checkMemory(t)
+}
+
+// checkMemory compares what is counted with what is there.
+func (d *desk) checkMemory(t fataler) {
 	memory := int64(0)
 	for h := d.ring.root.next; h != &d.ring.root; h = h.next {
 		memory += h.bytes
