@@ -195,6 +195,27 @@ func TestARestartedNodeKeepsItsVoteForAWhile(t *testing.T) {
 	}
 }
 
+func TestARestartedNodeVotesForWhoSucceedsACrashedLeader(t *testing.T) {
+	nodes := three(t, func(c *Config) { c.HeartbeatTimeout = time.Minute })
+	meshed(t, nodes)
+	from := nodes[0].newTransport(7, new(standing), false, nil)
+	defer from.Close()
+	held := nodes[1].newTransport(7, new(standing), true, nil)
+	defer held.Close()
+	go func() { // Raft, which decides as always
+		select {
+		case rpc := <-held.Consumer():
+			rpc.Respond(&raft.RequestVoteResponse{Term: 9, Granted: true}, nil)
+		case <-held.ended:
+		}
+	}()
+	var v raft.RequestVoteResponse
+	q := &raft.RequestVoteRequest{Term: 9, LeadershipTransfer: true}
+	if err := from.RequestVote("", raft.ServerAddress(nodes[1].id), q, &v); err != nil || !v.Granted || v.Term != 9 {
+		t.Errorf("got %+v, %v", v, err)
+	}
+}
+
 func TestASnapshotStreamsWhole(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	nodes := three(t, nil)

@@ -48,7 +48,7 @@ type transport struct {
 	calls     *callers
 	dialBulk  func(ctx context.Context, id string) (bulkConn, error)
 	gone      func(*transport) // takes it out of the node's table
-	notBefore time.Time        // no votes for others until then
+	notBefore time.Time        // no votes for others until then; see withhold
 	callMax   time.Duration    // for votes and heartbeats
 	log       *slog.Logger
 	standing  *standing // what this replica may do
@@ -300,12 +300,8 @@ func (t *transport) receive(q request) {
 		t.turns.outdate(a.Term)
 	}
 	if time.Now().Before(t.notBefore) {
-		switch cmd.(type) {
-		case *raft.RequestVoteRequest:
-			q.answer(encodeVoteAnswer(&raft.RequestVoteResponse{RPCHeader: t.header()}), nil)
-			return
-		case *raft.RequestPreVoteRequest:
-			q.answer(encodePreVoteAnswer(&raft.RequestPreVoteResponse{RPCHeader: t.header()}), nil)
+		if r, held := t.withhold(cmd); held {
+			q.answer(encodeAnswer(r))
 			return
 		}
 	}
@@ -314,6 +310,21 @@ func (t *transport) receive(q request) {
 		return
 	}
 	t.deliver(inbound{rpc: raft.RPC{Command: cmd}, done: func(r raft.RPCResponse) { q.answer(encodeAnswer(r)) }})
+}
+
+// withhold refuses votes until notBefore. The hold stands for what a restarted
+// node has forgotten, that it has a leader, and keeps that leader's lease true. A
+// candidate that was told to stand, by a leader that gave up its lease for that or
+// because the leader has crashed, gets votes from those that have not forgotten,
+// too; refused, it would let an election timeout pass before it tries again.
+func (t *transport) withhold(cmd any) (r raft.RPCResponse, held bool) {
+	switch v := cmd.(type) {
+	case *raft.RequestVoteRequest:
+		return raft.RPCResponse{Response: &raft.RequestVoteResponse{RPCHeader: t.header()}}, !v.LeadershipTransfer
+	case *raft.RequestPreVoteRequest:
+		return raft.RPCResponse{Response: &raft.RequestPreVoteResponse{RPCHeader: t.header()}}, true
+	}
+	return r, false
 }
 
 func (t *transport) header() raft.RPCHeader {
