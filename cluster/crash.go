@@ -37,16 +37,19 @@ type morgue struct {
 	addrs   func(id string) []string
 	laneUp  func(id string) bool
 	crashed func(ctx context.Context, id string) // once per crash, on a goroutine of its own
+	refuses func(ctx context.Context, id string) bool
 
 	mu       sync.Mutex
 	dead     map[string]bool
-	watching map[string]bool
+	watching map[string]chan struct{} // cap 1: the lane went down once more
 	ended    bool
 	work     sync.WaitGroup
 }
 
 func newMorgue(log *slog.Logger) *morgue {
-	return &morgue{log: log, dead: map[string]bool{}, watching: map[string]bool{}}
+	m := &morgue{log: log, dead: map[string]bool{}, watching: map[string]chan struct{}{}}
+	m.refuses = m.allRefuse
+	return m
 }
 
 func (m *morgue) isDead(id string) bool {
@@ -62,23 +65,43 @@ func (m *morgue) alive(id string) {
 	m.mu.Unlock()
 }
 
-// watch probes a peer without a lane until it has one again.
+// watch probes a peer without a lane until it has one again. Probes that have
+// become rare are frequent again: a lane that was up for a moment may have ended
+// in a crash.
 func (m *morgue) watch(ctx context.Context, id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.watching[id] || m.ended {
+	if m.ended {
 		return
 	}
-	m.watching[id] = true
+	if again := m.watching[id]; again != nil {
+		signal(again)
+		return
+	}
+	again := make(chan struct{}, 1)
+	m.watching[id] = again
 	m.work.Go(func() {
-		m.probe(ctx, id)
-		m.mu.Lock()
-		delete(m.watching, id)
-		m.mu.Unlock()
+		m.probe(ctx, id, again)
+		for !m.watched(id, again) {
+			m.probe(ctx, id, again)
+		}
 	})
 }
 
-func (m *morgue) probe(ctx context.Context, id string) {
+// watched ends the watch of a peer, unless its lane has gone down since.
+func (m *morgue) watched(id string, again <-chan struct{}) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-again:
+		return false
+	default:
+		delete(m.watching, id)
+		return true
+	}
+}
+
+func (m *morgue) probe(ctx context.Context, id string, again <-chan struct{}) {
 	for n := 0; !m.laneUp(id); n++ {
 		if m.refuses(ctx, id) && !m.laneUp(id) {
 			m.mu.Lock()
@@ -95,14 +118,21 @@ func (m *morgue) probe(ctx context.Context, id string) {
 		if n >= probeFastMax {
 			wait = probeSlowEvery
 		}
-		if !rest(ctx, wait) {
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-again:
+			n = -1
+		case <-ctx.Done():
+			t.Stop()
 			return
 		}
+		t.Stop()
 	}
 }
 
-// refuses reports whether every known address of a peer refuses.
-func (m *morgue) refuses(ctx context.Context, id string) bool {
+// allRefuse reports whether every known address of a peer refuses.
+func (m *morgue) allRefuse(ctx context.Context, id string) bool {
 	addrs := m.addrs(id)
 	for _, addr := range addrs {
 		d := net.Dialer{Timeout: probeTimeout}
