@@ -90,6 +90,7 @@ func (c *Cluster) newTransport(gid uint64, s *standing, hold bool, snapshots *sn
 	t := &transport{
 		gid: gid, self: c.id, standing: s, calls: c.callers, gone: c.groups.deregister,
 		callMax: max(c.cfg.HeartbeatTimeout, time.Second), log: c.log.With("group", gid),
+		reachable: c.morgue.laneUp,
 		snapshots: snapshots, patience: bulkPatience, rate: c.bulkRate, figures: &c.pulls,
 		room: func() (uint64, error) { return roomIn(c.cfg.DataDir) },
 		dialBulk: func(ctx context.Context, id string) (bulkConn, error) {

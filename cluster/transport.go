@@ -26,6 +26,11 @@ const (
 	// leaseHold is how long a leader that told another to take over trusts no
 	// lease: that node may win an election at any moment, whatever others answer.
 	leaseHold = 3 * time.Second
+	// returnWait is how long a request waits for the return of a peer before Raft
+	// hears that it has failed: as long as for one that hangs.
+	returnWait = dataTimeoutMin
+	// returnLook is how often it looks.
+	returnLook = 100 * time.Millisecond
 )
 
 var (
@@ -46,6 +51,7 @@ type transport struct {
 	gid       uint64
 	self      string
 	calls     *callers
+	reachable func(id string) bool // the lane to a peer is up, or it has none
 	dialBulk  func(ctx context.Context, id string) (bulkConn, error)
 	gone      func(*transport) // takes it out of the node's table
 	notBefore time.Time        // no votes for others until then; see withhold
@@ -227,6 +233,9 @@ func (t *transport) AppendEntries(_ raft.ServerID, to raft.ServerAddress, a *raf
 	sent := time.Now()
 	b, err := t.call(to, by, typeAppend, timeout, body, data)
 	if err != nil {
+		if !isHeartbeat(a) {
+			t.awaitReturn(string(to))
+		}
 		return err
 	}
 	if err := decodeAppendAnswer(b, r); err != nil {
@@ -236,6 +245,24 @@ func (t *transport) AppendEntries(_ raft.ServerID, to raft.ServerAddress, a *raf
 		t.acks.note(string(to), a.Term, sent)
 	}
 	return nil
+}
+
+// isHeartbeat tells a heartbeat from a request of the goroutine that replicates,
+// which says at least what precedes its entries.
+func isHeartbeat(a *raft.AppendEntriesRequest) bool {
+	return len(a.Entries) == 0 && a.PrevLogEntry == 0 && a.LeaderCommitIndex == 0
+}
+
+// awaitReturn waits for a peer that is away. Raft doubles its pause after each
+// request that fails, to ten seconds, and nothing ends a pause early: a follower
+// that was away for some seconds got no entry for as long after its return, and
+// was no help if the other one crashed meanwhile. Heartbeats have pauses of their
+// own, which stay short.
+func (t *transport) awaitReturn(id string) {
+	ctx, cancel := t.context(returnWait)
+	defer cancel()
+	for !t.reachable(id) && rest(ctx, returnLook) {
+	}
 }
 
 // RequestVote asks for a vote.
