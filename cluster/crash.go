@@ -161,6 +161,9 @@ func (c *Cluster) succeed(ctx context.Context, id string) {
 	var work sync.WaitGroup
 	for _, g := range c.groups.all() {
 		leader, term, _ := g.Leader()
+		if t := c.groups.transport(g.gid); leader == "" && t != nil { // another one may have stood by now
+			leader, term = t.lastLeader()
+		}
 		if r := g.raft.Load(); r != nil && leader == id {
 			rank := slices.Index(c.heirs(g.voters(r), id), c.id)
 			if rank >= 0 {

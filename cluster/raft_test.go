@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -136,6 +138,64 @@ func TestACrashedLeaderIsSucceededBeforeTheHeartbeatTimeout(t *testing.T) {
 		t.Errorf("took %s", took)
 	}
 	t.Logf("a new leader after %s", took)
+}
+
+func TestAnHeirThatNoticesTheCrashAfterAnElectionWasLostStands(t *testing.T) {
+	t.Parallel()                         // it waits most of its time
+	const heartbeat = 30 * time.Second   // Raft's own timers do nothing in time
+	told := map[*Cluster]chan struct{}{} // when a node may know of a crash
+	var nodes []*node
+	var join []string
+	for range 3 {
+		cfg := loopback(t)
+		cfg.BootstrapExpect, cfg.Join, cfg.HeartbeatTimeout = 3, slices.Clone(join), heartbeat
+		n := start(t, cfg, func(c *Cluster) {
+			tell := make(chan struct{})
+			told[c] = tell
+			c.morgue.crashed = func(ctx context.Context, id string) {
+				select {
+				case <-tell:
+					c.succeed(ctx, id)
+				case <-ctx.Done():
+				}
+			}
+		})
+		join, nodes = append(join, n.Advertised()), append(nodes, n)
+	}
+	for _, n := range nodes {
+		n.formed(t)
+	}
+	meshed(t, nodes)
+	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.id, b.id) })
+	nodes[1], nodes[2] = nodes[2], nodes[1] // the first election's candidate is the last to have the group: it wins
+	groups, _ := openGroups(t, nodes, 1)
+	lost := leaderOf(t, nodes, groups, 0)
+	rest := slices.DeleteFunc(slices.Clone(nodes), func(n *node) bool { return n == lost })
+	loser, heir := rest[0], rest[1]
+	commit(t, groups[lost][0], 1)
+	eventually(t, "the heir knows its leader and has all", func() bool {
+		id, _, _ := groups[heir][0].Leader()
+		return id == lost.id && groups[heir][0].LastIndex() == groups[lost][0].LastIndex()
+	})
+	term := groups[heir][0].Term()
+	begin := time.Now()
+	lost.crash(t)
+	from := loser.groups.transport(1)
+	q := &raft.RequestVoteRequest{RPCHeader: from.header(), Term: term + 1, LeadershipTransfer: true} // with nothing in its log
+	var v raft.RequestVoteResponse
+	if err := from.RequestVote("", raft.ServerAddress(heir.id), q, &v); err != nil || v.Granted {
+		t.Fatalf("got %+v, %v", v, err)
+	}
+	if id, now, _ := groups[heir][0].Leader(); id != "" || now != term+1 {
+		t.Fatalf("the heir has leader %q in term %d", id, now)
+	}
+	close(told[heir.Cluster])
+	if got := leaderOf(t, rest, groups, 0); got != heir {
+		t.Errorf("%s leads, want %s", got.id, heir.id)
+	}
+	if took := time.Since(begin); took > heartbeat/2 {
+		t.Errorf("took %s", took)
+	}
 }
 
 func TestALeaseEndsBeforeAnotherIsToldToStand(t *testing.T) {

@@ -65,6 +65,7 @@ type transport struct {
 	figures   *pullCounters          // of the node
 	room      func() (uint64, error) // on the disk
 
+	led   atomic.Pointer[reign] // the newest that it has heard of; nil if none
 	rpcs  chan raft.RPC
 	inbox chan inbound
 	ended chan struct{}
@@ -73,6 +74,12 @@ type transport struct {
 	acks  ackTable
 	turns *turns // of snapshots that arrive
 	pacer atomic.Pointer[pacer]
+}
+
+// reign is who led in a term.
+type reign struct {
+	id   string
+	term uint64
 }
 
 // inbound is a request for this group's Raft.
@@ -316,6 +323,15 @@ func (t *transport) lease(term uint64, voters []string, selfID string, window ti
 	return t.acks.lease(term, voters, selfID, time.Now().Add(-window))
 }
 
+// lastLeader is who led last and when, as far as is known here. Raft forgets that
+// when somebody stands for election.
+func (t *transport) lastLeader() (id string, term uint64) {
+	if l := t.led.Load(); l != nil {
+		return l.id, l.term
+	}
+	return "", 0
+}
+
 // receive takes a request from a connection.
 func (t *transport) receive(q request) {
 	cmd, err := decodeRequest(q.head.typ, q.body)
@@ -325,6 +341,9 @@ func (t *transport) receive(q request) {
 	}
 	if a, ok := cmd.(*raft.AppendEntriesRequest); ok {
 		t.turns.outdate(a.Term)
+		if l := t.led.Load(); l == nil || l.term < a.Term { // else nothing is new, mostly
+			t.led.Store(&reign{q.from, a.Term})
+		}
 	}
 	if time.Now().Before(t.notBefore) {
 		if r, held := t.withhold(cmd); held {
