@@ -39,10 +39,12 @@ func TestConfirmedMessagesOutliveKilledNodes(t *testing.T) {
 		for _, i := range []int{1, 2, 3} {
 			first.awaitMore(t, 1+rnd.IntN(100), "with all nodes up")
 			pause(ctx, time.Duration(rnd.Int64N(int64(momentMax))))
+			first.longestSilence()
 			began := time.Now()
 			c.Node(i).Kill()
 			first.awaitMore(t, 2*window+1, c.Node(i).Name()+" is dead")
-			t.Logf("round %d: %s killed; %d confirms later after %v", round, c.Node(i).Name(), 2*window+1, time.Since(began).Round(time.Millisecond))
+			t.Logf("round %d: %s killed; no confirm for %v, %d more after %v", round, c.Node(i).Name(),
+				first.longestSilence().Round(time.Millisecond), 2*window+1, time.Since(began).Round(time.Millisecond))
 			c.Node(i).Start()
 			c.WaitReady()
 		}

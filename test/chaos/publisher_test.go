@@ -53,6 +53,8 @@ type publisher struct {
 	fates     []fate
 	confirmed int
 	changed   chan struct{} // has an item when confirmed went up
+	heard     time.Time     // when the last confirm came
+	silence   time.Duration // the longest time between two, see longestSilence
 }
 
 // newPublisher makes one that prefers the first of urls.
@@ -172,6 +174,11 @@ func (p *publisher) settle(number int, ack bool) {
 	}
 	p.fates[number] = confirmed
 	p.confirmed++
+	now := time.Now()
+	if !p.heard.IsZero() {
+		p.silence = max(p.silence, now.Sub(p.heard))
+	}
+	p.heard = now
 	select {
 	case p.changed <- struct{}{}:
 	default:
@@ -183,6 +190,16 @@ func (p *publisher) confirms() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.confirmed
+}
+
+// longestSilence is the longest time between two confirms since it was last
+// asked for.
+func (p *publisher) longestSilence() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	longest := p.silence
+	p.silence = 0
+	return longest
 }
 
 // awaitMore waits until n more messages are confirmed.
