@@ -256,6 +256,7 @@ func TestARestartedNodeKeepsItsVoteForAWhile(t *testing.T) {
 }
 
 func TestARestartedNodeVotesForWhoSucceedsACrashedLeader(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	nodes := three(t, func(c *Config) { c.HeartbeatTimeout = time.Minute })
 	meshed(t, nodes)
 	from := nodes[0].newTransport(7, new(standing), false, nil)
