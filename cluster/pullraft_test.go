@@ -139,7 +139,8 @@ func TestAFollowerThatIsKilledWhilePullingGetsOnlyTheDifference(t *testing.T) {
 	last := start(t, cfg, nil)
 	last.formed(t)
 	open(last)
-	eventually(t, "the rest of the files", func() bool { return commands(&machines[last].journal) == entries })
+	eventually(t, "all entries", func() bool { return commands(&machines[last].journal) == entries })
+	eventually(t, "the rest of the files", func() bool { files, _ := machines[last].has(); return files > 0 }) // a moment later
 	got := last.PullStats()
 	if files, fault := machines[last].has(); files != len(shelvedBytes) || fault != nil {
 		t.Errorf("restored %d files, %v", files, fault)
