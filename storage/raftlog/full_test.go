@@ -267,3 +267,41 @@ func TestARefusedDeletionCanBeRepeated(t *testing.T) {
 		w.Close()
 	}
 }
+
+// The write that begins a file may be refused, or never come: until it is
+// durable the file before stays, whatever it holds, or a log that was drained
+// would look like one that has never been.
+func TestTheLastFileStaysUntilTheNextIsWrittenTo(t *testing.T) {
+	d := newFullDisk(vfs.OpWrite)
+	w := openWAL(t, d, walOptions(t))
+	g := group(t, w, 1)
+	append1(t, g, 1, 3, 1, 100)
+	if err := g.DeleteRange(1, 3); err != nil {
+		t.Fatal(err)
+	}
+	next := <-w.keeper.made
+	w.keeper.end() // from here on this test is the keeper
+	if next.err != nil {
+		t.Fatal(next.err)
+	}
+	w.use(next.file)
+	if more, err := w.keeper.cleanOldest(); more || err != nil {
+		t.Errorf("a file went: %v, %v", more, err)
+	}
+	left := openWAL(t, d.Crash(vfs.LoseNothing), walOptions(t))
+	if left.Fresh() {
+		t.Error("after a crash nothing tells that there was a log")
+	}
+	left.Close()
+	d.full.Store(true)
+	w.batch = nil
+	if err := w.write(w.appendBatch(nil)); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("the write on a full disk: %v", err)
+	}
+	if more, err := w.keeper.cleanOldest(); more || err != nil || w.Stats().Files != 1 {
+		t.Errorf("the last file: %v, %v, and %d are left", more, err, w.Stats().Files)
+	}
+	if err := w.closeFiles(); err != nil {
+		t.Error(err)
+	}
+}

@@ -208,8 +208,12 @@ func (k *keeper) cleanOldest() (more bool, err error) {
 	}
 	w.mu.Lock()
 	files, groups, oldest := len(w.files), len(w.groups), w.files[0]
+	// The next one must tell recovery that there was a log, and where it goes on:
+	// one that was begun and not written to yet would be taken for no file at all,
+	// and goes if its first write is refused.
+	lasts := files > 1 && w.files[1].begun.Load()
 	w.mu.Unlock()
-	if files == 1 {
+	if !lasts {
 		return false, nil
 	}
 	allowed := pinFiles + pinFilesEach*groups

@@ -215,6 +215,7 @@ func (w *WAL) replay(files []found) error {
 	w.files = w.files[:0]
 	for i, f := range files {
 		w.files = append(w.files, f.walFile)
+		f.begun.Store(true)
 		if i > 0 && f.intact && f.prevSeq != files[i-1].seq {
 			w.lose(fmt.Errorf("%s: the file before it, number %x, is missing: %w", f.path, f.prevSeq, ErrDamaged))
 		}

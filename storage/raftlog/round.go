@@ -245,7 +245,10 @@ func (w *WAL) write(buf []byte) error {
 	case err != nil:
 		return w.fail(fmt.Errorf("%s: %w", w.file.path, err))
 	}
-	w.off += int64(len(buf))
+	if w.off += int64(len(buf)); !w.file.begun.Load() {
+		w.file.begun.Store(true)
+		w.keeper.wake()
+	}
 	w.rounds.Add(1)
 	w.written.Add(uint64(len(buf)))
 	return nil

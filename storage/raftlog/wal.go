@@ -85,12 +85,13 @@ type cachedEntry struct {
 
 // walFile is one of the WAL's files.
 type walFile struct {
-	seq  uint64
-	path string
-	f    vfs.File
-	seed uint32
-	size int64        // up to where it is allocated
-	live atomic.Int64 // bytes of entries that a group needs
+	seq   uint64
+	path  string
+	f     vfs.File
+	seed  uint32
+	size  int64        // up to where it is allocated
+	live  atomic.Int64 // bytes of entries that a group needs
+	begun atomic.Bool  // something was written to it, and is durable
 }
 
 // WALStats are a WAL's figures.
