@@ -47,12 +47,17 @@ func (g *Group) reach(to uint64, bytes int64) uint64 {
 }
 
 // holdBack keeps Raft from reading an entry to be applied while too much waits
-// for the Machine already. Entries that are not committed are read to be sent.
-// Once the Machine leads, Raft has what it applies at hand, and reads what a
-// follower lacks.
+// for the Machine already. Other entries are read to be sent, or to say what
+// precedes those: followers must hear what is committed while the leader's own
+// Machine is far from it. Once the Machine leads, Raft has what it applies at
+// hand, and reads what a follower lacks.
 func (g *Group) holdBack(index uint64) {
 	r := g.raft.Load()
-	if r == nil || g.leaders.term() != 0 || index > r.CommitIndex() || g.near(index) {
+	if r == nil || g.leaders.term() != 0 || index > r.CommitIndex() || !r.appliesNext(index) {
+		return
+	}
+	defer r.takes(index)
+	if g.near(index) {
 		return
 	}
 	patience := time.NewTimer(aheadPatience)
@@ -70,6 +75,19 @@ func (g *Group) holdBack(index uint64) {
 		case <-r.ended:
 			return
 		}
+	}
+}
+
+// appliesNext reports whether an entry is the one that Raft reads next to apply
+// it, which it does in order. Whoever reads that one to send it waits as well,
+// but for no longer.
+func (r *groupRaft) appliesNext(index uint64) bool {
+	return index == max(r.taken.Load(), r.AppliedIndex())+1
+}
+
+// takes notes that an entry is read to be applied.
+func (r *groupRaft) takes(index uint64) {
+	for old := r.taken.Load(); old < index && !r.taken.CompareAndSwap(old, index); old = r.taken.Load() {
 	}
 }
 

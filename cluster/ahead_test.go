@@ -80,6 +80,33 @@ func TestRaftDoesNotRunAheadOfMachinesThatReplayALog(t *testing.T) {
 	})
 }
 
+// What a leader says to be committed names the entry before it, which it reads:
+// that may be far from what its own Machine has applied.
+func TestFollowersHearWhatIsCommittedWhileTheLeadersMachineReplays(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, _ := replaying(t)
+		defer c.stop()
+		defer close(c.stuck)
+		l := c.raftLeader()
+		for range 3 * 8 { // each machine moves on more often than patience ends
+			select {
+			case c.stuck <- struct{}{}:
+			case <-time.After(time.Second):
+				t.Fatal("no machine has anything to apply")
+			}
+			pause(aheadPatience / 8)
+		}
+		if _, leads := l.group.Leading(); leads {
+			t.Fatal("the leader's machine has applied all already")
+		}
+		for _, n := range c.others(l) {
+			if known := n.group.CommitIndex(); known <= replayed {
+				t.Errorf("%s knows of %d entries that are committed", n.id, known)
+			}
+		}
+	})
+}
+
 func TestALeaderGoesOnReadingIfItsMachineDoesNotMove(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, _ := replaying(t)

@@ -70,6 +70,7 @@ type groupRaft struct {
 	*raft.Raft
 	transport groupTransport
 	pacer     pacer
+	taken     atomic.Uint64 // the newest entry that was read to be applied; see holdBack
 	notify    chan bool
 	ended     chan struct{} // closed when this run is being shut down
 	work      sync.WaitGroup
