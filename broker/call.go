@@ -61,20 +61,27 @@ type calls struct {
 
 type pendingCall struct {
 	to    mq.NodeID
-	reply chan []byte  // cap 1; nil means the connection was lost
-	late  func([]byte) // instead of reply once the caller has given up
+	reply chan []byte // cap 1; nil means the connection was lost. No chan once the caller has given up
+	ears  *ears       // may be nil
+}
+
+// ears hear an answer that says yes where frames are taken: ahead of every later
+// frame of the node that gave it.
+type ears struct {
+	heard func(from mq.NodeID, answer []byte) bool // false if it is none any more: to be asked again
+	late  func(answer []byte)                      // instead, once the caller has given up
 }
 
 func newCalls(lane Lane) *calls { return &calls{lane: lane, pending: map[uint64]pendingCall{}} }
 
-// ask sends one question and waits for its answer or the loss of the peer. An
-// answer that comes when ctx has ended goes to late, unless that is nil.
-func (c *calls) ask(ctx context.Context, to mq.NodeID, kind byte, g mq.GroupID, body []byte, late func([]byte)) ([]byte, error) {
+// ask sends one question and waits for its answer or the loss of the peer. The
+// ears may be nil.
+func (c *calls) ask(ctx context.Context, to mq.NodeID, kind byte, g mq.GroupID, body []byte, e *ears) ([]byte, error) {
 	reply := make(chan []byte, 1)
 	c.mu.Lock()
 	c.next++
 	id := c.next
-	c.pending[id] = pendingCall{to: to, reply: reply}
+	c.pending[id] = pendingCall{to: to, reply: reply, ears: e}
 	c.mu.Unlock()
 	f := append(make([]byte, 0, 24+len(body)), frameCall)
 	f = appendUint(f, id)
@@ -82,14 +89,14 @@ func (c *calls) ask(ctx context.Context, to mq.NodeID, kind byte, g mq.GroupID, 
 	f = appendUint(f, uint64(g))
 	f = append(f, body...)
 	if !c.lane.Send(to, f) {
-		c.giveUp(id, nil)
+		c.forget(id)
 		return nil, errRetry
 	}
 	select {
 	case b := <-reply:
 		return openReply(b)
 	case <-ctx.Done():
-		if !c.giveUp(id, late) {
+		if !c.giveUp(id) {
 			return openReply(<-reply) // it came in the same moment
 		}
 		return nil, ctx.Err()
@@ -97,14 +104,21 @@ func (c *calls) ask(ctx context.Context, to mq.NodeID, kind byte, g mq.GroupID, 
 }
 
 // giveUp ends the wait for an answer; false if that is here or coming now.
-func (c *calls) giveUp(id uint64, late func([]byte)) bool {
+func (c *calls) giveUp(id uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w, waits := c.pending[id]
-	if delete(c.pending, id); waits && late != nil {
-		c.pending[id] = pendingCall{to: w.to, late: late}
+	if delete(c.pending, id); waits && w.ears != nil {
+		c.pending[id] = pendingCall{to: w.to, ears: w.ears}
 	}
 	return waits
+}
+
+// forget drops a question that was not sent.
+func (c *calls) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, id)
 }
 
 // openReply takes an answer apart: its bytes, or the error that it is.
@@ -139,13 +153,22 @@ func (c *calls) replied(p *parser) {
 	c.mu.Unlock()
 	switch {
 	case !ok:
-	case w.late == nil:
-		w.reply <- p.b
+	case w.reply != nil:
+		w.reply <- w.hear(p.b)
 	default:
 		if r, err := openReply(p.b); err == nil {
-			w.late(r)
+			w.ears.late(r)
 		}
 	}
+}
+
+// hear is the reply that the caller gets: as if the connection were lost if the
+// answer is none any more.
+func (w *pendingCall) hear(reply []byte) []byte {
+	if w.ears != nil && len(reply) > 0 && reply[0] == answerOK && !w.ears.heard(w.to, reply[1:]) {
+		return nil
+	}
+	return reply
 }
 
 // lost fails every question to a peer whose connection is gone.
@@ -155,7 +178,7 @@ func (c *calls) lost(peer mq.NodeID) {
 	for id, w := range c.pending {
 		if w.to == peer {
 			delete(c.pending, id)
-			if w.late == nil {
+			if w.reply != nil {
 				w.reply <- nil
 			}
 		}
@@ -197,8 +220,8 @@ func (b *Broker) callLeader(ctx context.Context, kind byte, g mq.GroupID, body [
 	return b.askLeader(ctx, kind, g, body, nil)
 }
 
-// askLeader is callLeader with an ear for the answer that comes too late.
-func (b *Broker) askLeader(ctx context.Context, kind byte, g mq.GroupID, body []byte, late func([]byte)) ([]byte, error) {
+// askLeader is callLeader with ears for the answer.
+func (b *Broker) askLeader(ctx context.Context, kind byte, g mq.GroupID, body []byte, e *ears) ([]byte, error) {
 	for {
 		if b.gone(g) {
 			return nil, errGroupGone
@@ -206,7 +229,7 @@ func (b *Broker) askLeader(ctx context.Context, kind byte, g mq.GroupID, body []
 		k, known, changed := b.leaders.of(g)
 		wait := callRetryMax
 		if known {
-			r, err := b.calls.ask(ctx, k.node, kind, g, body, late)
+			r, err := b.calls.ask(ctx, k.node, kind, g, body, e)
 			if !errors.Is(err, errRetry) {
 				return r, b.explain(ctx, g, err)
 			}

@@ -185,22 +185,43 @@ func (s *Session) Get(ctx context.Context, queue string, noAck bool) (mq.Deliver
 	_, session := s.broker.run()
 	body := appendUint(appendUint(nil, uint64(q.ID)), uint64(session))
 	body = appendBool(appendUint(body, uint64(c.id)), noAck)
-	r, err := s.broker.askLeader(ctx, callGet, q.Group, body, func(r []byte) {
-		if d, ok, err := c.got(r); ok && err == nil && !noAck { // too late: nobody has taken it
-			s.broker.giveBack(frameReturn, c, d.Held(), d.Held())
-		}
+	var ok bool
+	var unsound error
+	_, err = s.broker.askLeader(ctx, callGet, q.Group, body, &ears{
+		heard: func(from mq.NodeID, r []byte) bool {
+			d, ok, unsound = c.got(r)
+			return !ok || noAck || s.broker.keep(c, from, d.Seq)
+		},
+		late: func(r []byte) {
+			if d, ok, err := c.got(r); ok && err == nil && !noAck { // nobody has taken it
+				s.broker.giveBack(frameReturn, c, d.Held(), d.Held())
+			}
+		},
 	})
+	if err == nil {
+		err = unsound
+	}
 	if err != nil {
-		return d, false, err
+		return mq.Delivery{}, false, err
 	}
-	d, ok, err := c.got(r)
-	if ok && err == nil && !noAck {
-		c.keep(d.Seq)
-	}
-	if ok && err == nil && s.traced.Load() {
+	if ok && s.traced.Load() {
 		s.traceOut(q.Name, &d)
 	}
-	return d, ok, err
+	return d, ok, nil
+}
+
+// keep notes what basic.get took, as one step in the eyes of a leader that is
+// told what is held here: it may hand out again what it is not told of. false if
+// another node leads by now, which was told that nobody here holds it. (From the
+// same node no answer of an earlier term comes after its later announcement.)
+func (b *Broker) keep(c *consumer, from mq.NodeID, seq mq.Seq) bool {
+	b.resuming.RLock()
+	defer b.resuming.RUnlock()
+	if k, _, _ := b.leaders.of(c.queue.Group); k.node != from {
+		return false
+	}
+	c.keep(seq)
+	return true
 }
 
 // got reads a leader's answer to basic.get.

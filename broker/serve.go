@@ -30,6 +30,13 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 		return
 	}
 	if l.heldUp > 0 && l.mustWait(from, o, p.b) {
+		// Its home does not list among what it holds what it has settled.
+		_ = queue.CheckOps(p.b, func(op queue.Op) { // admit tells what cannot be read
+			if op.Kind == queue.Settle {
+				s.settling(op, o.Session)
+			}
+		})
+		s.dispatch()
 		return
 	}
 	s.admit(from, o, p.b, node&hurried != 0)

@@ -26,12 +26,14 @@ func (s *Shard) void(from mq.NodeID, o queue.Origin) bool {
 	return true
 }
 
-// suspend keeps everything from a node's consumers until it has resumed.
+// suspend keeps everything from a node's consumers until it has resumed, and
+// from its gets that wait: their answers would pass by what it says it holds.
 func (s *Shard) suspend(id mq.NodeID) {
 	l := s.lead
 	if session, ok := l.homes[id]; ok {
 		delete(l.homes, id)
 		for _, q := range l.queues {
+			q.askAgain(id)
 			q.d.Suspend(session, true)
 		}
 	}
