@@ -115,15 +115,18 @@ func (r *bareShard) content(t testing.TB) string {
 	var b strings.Builder
 	for _, id := range r.state.Queues() {
 		for seq, ok := r.state.Queue(id).Next(1); ok; seq, ok = r.state.Queue(id).Next(seq + 1) {
+			var rec segment.Record
+			var there bool
 			eventually(t, "a message to be here", func() bool {
-				r.mu.Lock()
+				r.mu.Lock() // it may be paged out again as soon as this is given back
 				defer r.mu.Unlock()
-				return r.damaged != nil || r.bodies.Here(uint64(id), uint64(seq))
+				if r.damaged == nil && !r.bodies.Here(uint64(id), uint64(seq)) {
+					return false
+				}
+				rec, there = r.bodies.Get(uint64(id), uint64(seq))
+				return true
 			})
-			r.mu.Lock()
-			rec, ok := r.bodies.Get(uint64(id), uint64(seq))
-			r.mu.Unlock()
-			if ok {
+			if there {
 				fmt.Fprintf(&b, "%d/%d %d %q\n", id, seq, rec.Priority, rec.Body)
 			}
 		}
