@@ -54,14 +54,21 @@ func TestPublishWithoutALeaderIsRejectedInTheEnd(t *testing.T) {
 	}
 }
 
-func TestALeaderThatAnswersIsWaitedFor(t *testing.T) {
+// unheard is an outbox with a message for a leader that takes nothing until resume.
+func unheard(t *testing.T) (o *outbox, acks *confirms, begin time.Time, resume func()) {
+	t.Helper()
 	h := newHouse(t, 2, 1)
 	s, acks := h.nodes[1].open(t), newConfirms()
 	s.mustDeclare(t, durable)
-	o, t0 := h.nodes[1].mustOutbox(t, 1), time.Now()
-	resume := h.nodes[0].pause()
-	defer resume()
+	o, begin = h.nodes[1].mustOutbox(t, 1), time.Now()
+	resume = h.nodes[0].pause()
 	s.mustPublish(t, "q", "m", acks, 1)
+	return o, acks, begin, resume
+}
+
+func TestALeaderThatAnswersIsWaitedFor(t *testing.T) {
+	o, acks, t0, resume := unheard(t)
+	defer resume()
 	o.look(t0)
 	o.look(t0.Add(20 * time.Second))
 	o.missed(0, 1) // it says something new
@@ -152,13 +159,8 @@ func TestMarksOfALongOutageAreFew(t *testing.T) {
 
 // A leader that only ever says what it misses would be waited for without end.
 func TestALeaderThatMissesTheSameForEverIsNotWaitedFor(t *testing.T) {
-	h := newHouse(t, 2, 1)
-	s, acks := h.nodes[1].open(t), newConfirms()
-	s.mustDeclare(t, durable)
-	o, t0 := h.nodes[1].mustOutbox(t, 1), time.Now()
-	resume := h.nodes[0].pause()
+	o, acks, t0, resume := unheard(t)
 	defer resume()
-	s.mustPublish(t, "q", "m", acks, 1)
 	o.look(t0)
 	for i := range 8 {
 		o.missed(0, 0)

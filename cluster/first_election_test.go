@@ -95,12 +95,8 @@ func TestTheNextVotersStandIfTheOneBeforeThemWouldLose(t *testing.T) {
 
 func TestAPollChangesNoTerm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
+		c, l := settled(t)
 		defer c.stop()
-		l := c.leader()
-		c.mustProposeMany(l, "e", 10)
-		c.converged(l)
 		_, term, _ := l.group.Leader()
 		for _, n := range c.nodes {
 			q, err := n.group.question()

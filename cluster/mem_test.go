@@ -445,6 +445,17 @@ func (c *memCluster) eventually(what string, f func() bool) {
 	}
 }
 
+// settled is a cluster of three that all have the same ten entries, and its
+// leader. The caller stops it.
+func settled(t testing.TB) (c *memCluster, leader *memNode) {
+	c = newMemCluster(t, 3, 3, false)
+	c.start()
+	leader = c.leader()
+	c.mustProposeMany(leader, "e", 10)
+	c.converged(leader)
+	return c, leader
+}
+
 // pause lets the bubble's clock run.
 func pause(d time.Duration) { <-time.After(d) }
 

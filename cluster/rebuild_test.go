@@ -109,12 +109,8 @@ func TestADamagedReplicaIsRefusedAndRebuilt(t *testing.T) {
 // it, and the third elects itself with the loser's vote.
 func TestAWipedReplicaDoesNotVoteAwayWhatItAcknowledged(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
+		c, l := settled(t)
 		defer c.stop()
-		l := c.leader()
-		c.mustProposeMany(l, "e", 10)
-		c.converged(l)
 		wiped, behind := c.others(l)[0], c.others(l)[1]
 		c.close(behind)
 		c.mustPropose(l, "acknowledged") // by the leader and the one that will lose it
@@ -148,12 +144,8 @@ func TestAWipedReplicaDoesNotVoteAwayWhatItAcknowledged(t *testing.T) {
 // committed: it may commit the rest by counting what was acknowledged before.
 func TestARebuildEndsWhenAllIsThereThatMayBeCounted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
+		c, l := settled(t)
 		defer c.stop()
-		l := c.leader()
-		c.mustProposeMany(l, "e", 10)
-		c.converged(l)
 		wiped := c.others(l)[0]
 		c.close(wiped)
 		c.net.uncommitted = 5
@@ -171,12 +163,8 @@ func TestARebuildEndsWhenAllIsThereThatMayBeCounted(t *testing.T) {
 // What that leader had may go with it: then what the next one has counts.
 func TestARebuildEndsAlthoughWhatItWaitedForIsGone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
+		c, l := settled(t)
 		defer c.stop()
-		l := c.leader()
-		c.mustProposeMany(l, "e", 10)
-		c.converged(l)
 		wiped, next := c.others(l)[0], c.others(l)[1]
 		c.close(wiped)
 		c.net.uncommitted = 50
@@ -198,12 +186,8 @@ func TestARebuildEndsAlthoughWhatItWaitedForIsGone(t *testing.T) {
 // damage like any other: else the log would grow until the disk is full.
 func TestADamagedEntryThatRaftDoesNotReadIsFound(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
+		c, l := settled(t)
 		defer c.stop()
-		l := c.leader()
-		c.mustProposeMany(l, "e", 10)
-		c.converged(l)
 		bad := c.others(l)[0]
 		names, err := filepath.Glob(filepath.Join(bad.dir, "wal/*.wal"))
 		must(t, err)
