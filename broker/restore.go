@@ -128,7 +128,7 @@ func (s *Shard) openBodies(in *bufio.Reader, linked string, state *queue.State, 
 	if err != nil {
 		return nil, err
 	}
-	bodies, err := s.folder.Restore(pages{s}, manifest, linked, in)
+	bodies, err := s.folder.Restore(pages{s}, manifest, linked)
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,6 @@ func (r *bareShard) load(t testing.TB, id string) error {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	in.Local()
 	return r.Restore(in)
 }
 
@@ -207,26 +206,56 @@ func TestALinkedSnapshotReadsAndCopiesNoBody(t *testing.T) {
 	}
 }
 
+// arrive brings a snapshot to another store, as a follower pulls it and its Raft
+// makes one of its own of it.
+func arrive(in *snapshot.Reader, to *snapshot.Store) (id string, err error) {
+	a, err := to.Arrive(in.Files())
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, a.Close(err == nil)) }()
+	for _, l := range a.Lacks() {
+		b := make([]byte, l.Bytes-l.From)
+		f, err := in.OpenFile(l.Index)
+		if err != nil {
+			return "", err
+		}
+		_, err = f.ReadAt(b, l.From)
+		if err := errors.Join(err, f.Close(), a.WriteAt(l.Index, b, l.From), a.Finish(l.Index)); err != nil {
+			return "", err
+		}
+	}
+	meta := in.Meta()
+	if err := a.KeepState(in, meta.Size); err != nil {
+		return "", err
+	}
+	state, err := a.Offer(meta.Index, meta.Term)
+	if err != nil {
+		return "", err
+	}
+	k, err := to.Create(1, meta.Index, meta.Term, meta.Configuration, 0, nil)
+	if err != nil {
+		return "", err
+	}
+	if _, err := io.Copy(k, state); err != nil {
+		return "", errors.Join(err, k.Cancel())
+	}
+	return k.ID(), k.Close()
+}
+
 func TestASnapshotThatIsSentBringsItsSegments(t *testing.T) {
 	r := filled(t)
 	want := r.content(t)
-	_, in, err := r.snapshots.Open(r.save(t))
+	in, err := r.snapshots.LocalOpen(r.save(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	// As Raft does it: through a snapshot of the other's own.
 	other := newBareShard(t, vfs.NewMem(), "/data/2")
 	other.enqueue(7, 1, 10)
-	k, err := other.snapshots.Create(1, r.applied, 1, new(snapshot.Reader).Meta().Configuration, 0, nil)
+	id, err := arrive(in, other.snapshots)
 	if err == nil {
-		_, err = io.Copy(k, in)
-	}
-	if err == nil {
-		err = k.Close()
-	}
-	if err == nil {
-		err = other.load(t, k.ID())
+		err = other.load(t, id)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +263,7 @@ func TestASnapshotThatIsSentBringsItsSegments(t *testing.T) {
 	if other.content(t) != want {
 		t.Error("the messages differ")
 	}
-	id := other.save(t) // one of its own: linked
+	id = other.save(t) // one of its own
 	last := newBareShard(t, other.fs, other.dir)
 	if err := last.load(t, id); err != nil {
 		t.Fatal(err)
@@ -323,10 +352,18 @@ func TestABodyThatASnapshotLacksIsNoticed(t *testing.T) {
 	}
 }
 
+// cutSnapshot is the beginning of a state, whose files are at hand.
+type cutSnapshot struct {
+	io.Reader
+	folder string
+}
+
+func (c cutSnapshot) Folder() string { return c.folder }
+
 func TestACutSnapshotIsRefusedAtAnyPlace(t *testing.T) {
 	r := newBareShard(t, vfs.NewMem(), "/data/1")
 	r.enqueue(1, 1, 30)
-	_, in, err := r.snapshots.Open(r.save(t))
+	in, err := r.snapshots.LocalOpen(r.save(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,16 +372,16 @@ func TestACutSnapshotIsRefusedAtAnyPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := newBareShard(t, vfs.NewMem(), "/data/2")
+	other := newBareShard(t, r.fs, "/data/2")
 	for n := range whole {
 		if n > 300 && n%97 != 0 && n != len(whole)-1 {
 			continue
 		}
-		if err := other.Restore(bytes.NewReader(whole[:n])); err == nil {
+		if err := other.Restore(cutSnapshot{bytes.NewReader(whole[:n]), in.Folder()}); err == nil {
 			t.Fatalf("restored from %d of %d bytes", n, len(whole))
 		}
 	}
-	if err := other.Restore(bytes.NewReader(whole)); err != nil {
+	if err := other.Restore(cutSnapshot{bytes.NewReader(whole), in.Folder()}); err != nil {
 		t.Error(err)
 	}
 }

@@ -155,7 +155,6 @@ func (a *applier) restore(rc io.ReadCloser) error {
 	if !ok {
 		return fmt.Errorf("restore: not a reader of our snapshot store: %T", rc)
 	}
-	r.Local() // the Machine finds the linked files by itself
 	meta := r.Meta()
 	after, err := a.onRestore(meta)
 	if err != nil {

@@ -55,11 +55,7 @@ func (s *sender) send(ctx context.Context, gid uint64, q *raft.InstallSnapshotRe
 	var files []snapshot.File
 	src, ok := data.(*snapshot.Reader)
 	if ok {
-		src.Local() // the files go another way than the state
-		files = src.Files()
-		head := *q
-		head.Size = src.Meta().Size
-		q = &head
+		files = src.Files() // they go another way than the state
 	}
 	header := encodeInstall(q)
 	if len(files) > 0 {

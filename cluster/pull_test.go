@@ -286,7 +286,6 @@ func (f *lagging) whole(index uint64, files ...snapshot.File) {
 		f.t.Fatal(err)
 	}
 	defer r.Close()
-	r.Local()
 	if b, err := io.ReadAll(r); err != nil || !bytes.Equal(b, fill(int(index), testStateBytes)) {
 		f.t.Fatalf("state of %d bytes, %v", len(b), err)
 	}

@@ -100,12 +100,11 @@ func (m *machine) restore() error {
 		return err
 	}
 	defer r.Close()
-	r.Local()
 	b, err := io.ReadAll(r)
 	if err != nil {
 		return err
 	}
-	s, err := m.folder.Restore(m.ear, b, r.Folder(), nil)
+	s, err := m.folder.Restore(m.ear, b, r.Folder())
 	if err != nil {
 		return err
 	}

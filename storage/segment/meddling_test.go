@@ -236,12 +236,9 @@ func (x *meddled) save() {
 	}
 	quiet := x.quiet
 	x.quiet = true
-	linked, stream := link(x.t, x.fs, p.view), sent(x.t, x.fs, p.view)
+	linked := link(x.t, x.fs, p.view)
 	x.quiet = quiet
-	if x.rand.IntN(3) == 0 {
-		linked = ""
-	}
-	s, err := x.folder.Restore(x.newOwner(), p.view.AppendTo(nil), linked, stream)
+	s, err := x.folder.Restore(x.newOwner(), p.view.AppendTo(nil), linked)
 	if err != nil {
 		x.noDamage(err)
 		return

@@ -3,21 +3,22 @@ package segment
 import (
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 )
 
 // Restore returns a store with the messages that a manifest lists, all of them
 // paged out. Its files are those of that name in the folder linked, which are
-// linked here, so that no body is read. With linked empty they follow in r, one
-// after the other. Whatever is wrong with them is an error, or shows when a
-// message is read.
-func (f *Folder) Restore(owner Owner, manifestBytes []byte, linked string, r io.Reader) (*Store, error) {
+// linked here, so that no body is read. Whatever is wrong with them is an error,
+// or shows when a message is read.
+func (f *Folder) Restore(owner Owner, manifestBytes []byte, linked string) (*Store, error) {
 	m := manifest{b: manifestBytes}
 	files, err := m.files()
 	if err != nil {
 		return nil, err
+	}
+	if len(files) > 0 && linked == "" {
+		return nil, fmt.Errorf("%w: the segments of a snapshot are not with it", ErrDamaged)
 	}
 	defer func() {
 		for i := range files {
@@ -28,12 +29,7 @@ func (f *Folder) Restore(owner Owner, manifestBytes []byte, linked string, r io.
 	}()
 	f.endThose(files)
 	for i := range files {
-		if linked != "" {
-			err = f.linkBack(&files[i], linked)
-		} else {
-			err = f.receive(&files[i], r)
-		}
-		if err != nil {
+		if err := f.linkBack(&files[i], linked); err != nil {
 			return nil, fmt.Errorf("restore segment %s: %w", files[i].name, err)
 		}
 	}
@@ -80,33 +76,6 @@ func (f *Folder) linkBack(x *restoredFile, linked string) error {
 		err = fmt.Errorf("%w: %d of %d bytes are left", ErrDamaged, size, x.bytes)
 	}
 	return errors.Join(err, x.check())
-}
-
-// receive writes a file that r has next. It is not durable: until a snapshot
-// has synced it, where it came from has it.
-func (f *Folder) receive(x *restoredFile, r io.Reader) error {
-	name, _ := f.newName()
-	x.file = &file{folder: f, name: name, id: x.id}
-	out, err := f.pager.fs.Create(x.file.path())
-	if err != nil {
-		x.file = nil
-		return err
-	}
-	x.file.f = out
-	x.file.size.Store(x.bytes)
-	f.add(x.file)
-	buf := make([]byte, min(pieceBytes, x.bytes))
-	for off := int64(0); off < x.bytes; {
-		b := buf[:min(int64(len(buf)), x.bytes-off)]
-		if _, err := io.ReadFull(r, b); err != nil {
-			return err
-		}
-		if _, err := out.WriteAt(b, off); err != nil {
-			return err
-		}
-		off += int64(len(b))
-	}
-	return x.check()
 }
 
 func (x *restoredFile) check() error {

@@ -92,7 +92,6 @@ func wantReceived(t testing.TB, s *Store, n int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Local()
 		if b, err := io.ReadAll(r); err != nil || !bytes.Equal(b, state(m.Index, n)) {
 			t.Fatalf("snapshot %d: state of %d bytes, %v", m.Index, len(b), err)
 		}

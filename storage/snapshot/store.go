@@ -168,20 +168,16 @@ func (s *Store) List() ([]*raft.SnapshotMeta, error) {
 	return list, nil
 }
 
-// Open opens a snapshot to send it, or to restore it. Its reader gives the
-// state and then the bytes of all linked files, and the size in its description
-// is that of both: the node that it is sent to has none of these files. Who
-// restores it here takes the Reader, and calls Local. Nothing is read of the
-// state yet: each block is checked before any byte of it is handed out.
+// Open opens a snapshot to send it, or to restore it. It is
+// raft.SnapshotStore's; the reader is a Reader, and gives the state alone.
+// Nothing is read of that yet: each block is checked before any byte of it is
+// handed out.
 func (s *Store) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	r, err := s.LocalOpen(id)
 	if err != nil {
 		return nil, nil, err
 	}
 	meta := r.Meta()
-	for _, f := range r.about.Files {
-		meta.Size += f.Bytes
-	}
 	return &meta, r, nil
 }
 
