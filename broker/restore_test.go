@@ -209,7 +209,7 @@ func TestALinkedSnapshotReadsAndCopiesNoBody(t *testing.T) {
 // arrive brings a snapshot to another store, as a follower pulls it and its Raft
 // makes one of its own of it.
 func arrive(in *snapshot.Reader, to *snapshot.Store) (id string, err error) {
-	a, err := to.Arrive(in.Files())
+	a, err := to.Arrive(in.Files(), func(int64) error { return nil })
 	if err != nil {
 		return "", err
 	}

@@ -95,7 +95,7 @@ func (t *transport) land(c bulkConn, cmd *raft.InstallSnapshotRequest, files []s
 	defer t.turns.leave(me)
 	defer context.AfterFunc(endContext{t.ended}, me.cut)()
 	log := t.log.With("index", cmd.LastLogIndex, "term", cmd.LastLogTerm)
-	a, err := t.snapshots.Arrive(files)
+	a, err := t.snapshots.Arrive(files, func(bytes int64) error { return t.checkRoom(bytes + cmd.Size) })
 	if err != nil {
 		t.figures.refused.Add(1)
 		log.Error("snapshot of a peer refused", "err", err)
@@ -125,10 +125,6 @@ func (t *transport) gather(c bulkConn, cmd *raft.InstallSnapshotRequest, a *snap
 	need := cmd.Size
 	for _, l := range lacks {
 		need += l.Bytes - l.From
-	}
-	if err := t.checkRoom(need); err != nil {
-		t.figures.refused.Add(1)
-		return err
 	}
 	here, bytes := a.Here()
 	t.figures.skippedFiles.Add(uint64(here))

@@ -47,8 +47,9 @@ type offer struct {
 
 // Arrive begins to receive a snapshot with the files that a peer lists. What is
 // here of them, from an earlier try or in a snapshot of this node's, is not
-// lacking. Nothing else may be arriving; Close ends it.
-func (s *Store) Arrive(files []File) (*Arrival, error) {
+// lacking. room hears how many bytes will be written for the files, before any
+// is, and may refuse them. Nothing else may be arriving; Close ends it.
+func (s *Store) Arrive(files []File, room func(bytes int64) error) (*Arrival, error) {
 	if err := refuse(files); err != nil {
 		return nil, err
 	}
@@ -65,7 +66,7 @@ func (s *Store) Arrive(files []File) (*Arrival, error) {
 		err = s.fs.SyncDir(filepath.Dir(a.dir))
 	}
 	if err == nil {
-		err = a.survey()
+		err = a.survey(room)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("receive a snapshot: %w", err), a.Close(false))

@@ -113,8 +113,9 @@ func (a *Arrival) place(f *File) string {
 	return filepath.Join(a.dir, hex.EncodeToString(sum[:16]))
 }
 
-// survey finds out what is here, and removes what nobody asks for any more.
-func (a *Arrival) survey() error {
+// survey finds out what is here, and removes what nobody asks for any more. It
+// writes nothing before room has said that all that is to be written fits.
+func (a *Arrival) survey(room func(bytes int64) error) error {
 	wanted := map[string]bool{}
 	for i := range a.files {
 		at := filepath.Base(a.place(&a.files[i]))
@@ -132,12 +133,33 @@ func (a *Arrival) survey() error {
 		}
 	}
 	own := a.store.linkedByID()
+	begun := make([]begun, len(a.files))
+	need := int64(0)
 	for i := range a.files {
-		if err := a.look(i, own[a.files[i].ID]); err != nil {
+		b, err := a.look(i, own[a.files[i].ID])
+		if err != nil {
+			return err
+		}
+		begun[i] = b
+		need += b.need
+	}
+	if err := room(need); err != nil {
+		return err
+	}
+	for i := range a.files {
+		if err := a.goOnWith(i, begun[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// begun is what there is of a file that is not here as a whole.
+type begun struct {
+	whole   bool     // or all of it is
+	part    int64    // bytes in the folder
+	shorter heldFile // the longest whole file of the same ID
+	need    int64    // bytes that are to be written
 }
 
 // heldFile is a file that this node has, and how much of it belongs to its ID.
@@ -170,17 +192,13 @@ func (s *Store) linkedByID() map[string]heldFile {
 	return out
 }
 
-// look notes how much of a file is here: in the folder, or in a snapshot of
-// this node's.
-func (a *Arrival) look(i int, linked heldFile) error {
+// look finds out how much of a file is here: in the folder, or in a snapshot of
+// this node's, from which all of it is linked.
+func (a *Arrival) look(i int, linked heldFile) (b begun, err error) {
 	f, place := &a.files[i], a.place(&a.files[i])
 	whole, err := a.size(place)
-	if err != nil {
-		return err
-	}
-	if whole >= f.Bytes {
-		a.noteHere(f.Bytes)
-		return nil
+	if err != nil || whole >= f.Bytes {
+		return begun{whole: true}, err
 	}
 	if err := a.checkHeld(linked, f.ID); err != nil {
 		a.store.log.Warn("a file of this node's is not taken for one that a peer has", "file", linked.path, "err", err)
@@ -188,20 +206,18 @@ func (a *Arrival) look(i int, linked heldFile) error {
 	}
 	if linked.bytes >= f.Bytes {
 		err := errors.Join(a.store.fs.Remove(place), a.store.fs.Link(linked.path, place))
-		if err == nil {
-			a.noteHere(f.Bytes)
-			return nil
-		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return begun{whole: true}, err
 		}
 		linked = heldFile{} // the snapshot was removed meanwhile
 	}
-	best := linked
-	if whole > best.bytes { // of an earlier snapshot, when it was shorter
-		best = heldFile{place, whole}
+	b.shorter = linked
+	if whole > b.shorter.bytes { // of an earlier snapshot, when it was shorter
+		b.shorter = heldFile{place, whole}
 	}
-	return a.lookAtPart(i, best)
+	b.part, err = a.size(place + partSuffix)
+	b.need = max(0, f.Bytes-b.part) // also if it is begun anew with a copy: that empties it
+	return b, err
 }
 
 // checkHeld checks a file in a snapshot of this node's, if there is one.
@@ -216,13 +232,16 @@ func (a *Arrival) checkHeld(held heldFile, id string) error {
 	return errors.Join(a.store.check(in, held.bytes, id), in.Close())
 }
 
-// lookAtPart notes what there is of the beginning of a file: in the folder, or
-// as the whole of a shorter one.
-func (a *Arrival) lookAtPart(i int, shorter heldFile) error {
-	f, place := &a.files[i], a.place(&a.files[i])
-	from, err := a.size(place + partSuffix)
-	if err == nil && from < shorter.bytes {
-		from, err = a.copyBeginning(shorter, place+partSuffix)
+// goOnWith notes what there is of a file: all of it, or its beginning, in the
+// folder or as the whole of a shorter one.
+func (a *Arrival) goOnWith(i int, b begun) (err error) {
+	f, place, from := &a.files[i], a.place(&a.files[i]), b.part
+	if b.whole {
+		a.noteHere(f.Bytes)
+		return nil
+	}
+	if from < b.shorter.bytes {
+		from, err = a.copyBeginning(b.shorter, place+partSuffix)
 	}
 	if err == nil {
 		err = a.store.fs.Remove(place)

@@ -59,7 +59,7 @@ func install(s *Store, index uint64, r io.Reader) error {
 
 // receive lets a whole snapshot arrive.
 func receive(s *Store, index uint64, n int, files ...File) (pulled int64, err error) {
-	a, err := s.Arrive(files)
+	a, err := s.Arrive(files, anyRoom)
 	if err != nil {
 		return 0, err
 	}
@@ -106,6 +106,9 @@ func wantReceived(t testing.TB, s *Store, n int) {
 	}
 }
 
+// anyRoom is on a disk for whatever arrives.
+func anyRoom(int64) error { return nil }
+
 func gathered(s *Store) []string {
 	names, _ := s.fs.List(s.incoming())
 	return names
@@ -143,7 +146,7 @@ func TestALaterTryGoesOnWithWhatIsThere(t *testing.T) {
 	fs := newFS(t)
 	s := open(t, fs)
 	begin := func(files []File, bytes ...int) { // the last file is not finished
-		a, err := s.Arrive(files)
+		a, err := s.Arrive(files, anyRoom)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +165,7 @@ func TestALaterTryGoesOnWithWhatIsThere(t *testing.T) {
 		}
 	}
 	lacks := func(files ...File) (lacks string) {
-		a, err := s.Arrive(files)
+		a, err := s.Arrive(files, anyRoom)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,6 +201,37 @@ func TestALaterTryGoesOnWithWhatIsThere(t *testing.T) {
 	if left := gathered(s); len(left) != 0 {
 		t.Errorf("a later snapshot leaves %q", left)
 	}
+}
+
+// A file that has grown is begun with a copy of the shorter one: that has to
+// fit, too.
+func TestNothingIsWrittenOfASnapshotThatHasNoRoom(t *testing.T) {
+	fs := newFS(t)
+	s := open(t, fs)
+	if _, err := receive(s, 10, 100, sent(1, 5000), sent(2, 100)); err != nil {
+		t.Fatal(err)
+	}
+	errRoom := errors.New("no room")
+	files := []File{sent(1, 6000), sent(2, 100), sent(3, 10)}
+	written := 0
+	fs.Inject(func(op vfs.Op, name string) error {
+		if op == vfs.OpWrite || op == vfs.OpCreate {
+			written++
+		}
+		return nil
+	})
+	need := int64(0)
+	if _, err := s.Arrive(files, func(bytes int64) error { need = bytes; return errRoom }); !errors.Is(err, errRoom) {
+		t.Errorf("it arrives: %v", err)
+	}
+	if written > 0 || need != 6010 {
+		t.Errorf("%d writes, and %d bytes were asked for", written, need)
+	}
+	fs.Inject(nil)
+	if pulled, err := receive(s, 20, 100, files...); err != nil || pulled != 1010 {
+		t.Errorf("with room, %d bytes are pulled: %v", pulled, err)
+	}
+	wantReceived(t, s, 100)
 }
 
 func TestACrashWhileASnapshotArrivesLeavesNoneThatLacksAByte(t *testing.T) {
@@ -296,7 +330,7 @@ func TestAPeersFilesAreChecked(t *testing.T) {
 	} {
 		fs := newFS(t)
 		s := open(t, fs)
-		if _, err := s.Arrive(c.files); !errors.Is(err, ErrRefused) {
+		if _, err := s.Arrive(c.files, anyRoom); !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 		if names, _ := fs.List("/data"); len(names) != 1 {
@@ -312,7 +346,7 @@ func TestAPeersFilesAreChecked(t *testing.T) {
 func TestAStateHasAsManyBytesAsWereAnnounced(t *testing.T) {
 	s := open(t, newFS(t))
 	for _, bytesSent := range []int{0, 9, 11, 5000} {
-		a, err := s.Arrive(nil)
+		a, err := s.Arrive(nil, anyRoom)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -327,11 +361,11 @@ func TestAStateHasAsManyBytesAsWereAnnounced(t *testing.T) {
 
 func TestAnArrivalThatEndsTakesItsSnapshotWithIt(t *testing.T) {
 	s := open(t, newFS(t))
-	a, err := s.Arrive([]File{sent(1, 100)})
+	a, err := s.Arrive([]File{sent(1, 100)}, anyRoom)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Arrive(nil); !errors.Is(err, errArriving) {
+	if _, err := s.Arrive(nil, anyRoom); !errors.Is(err, errArriving) {
 		t.Errorf("a second one: %v", err)
 	}
 	if _, err := pull(a); err != nil {
@@ -397,7 +431,7 @@ func TestAFileThatIsNotWhatItsIdentityPromisesIsNotReliedOn(t *testing.T) {
 		}
 		return nil
 	})
-	a, err := s.Arrive([]File{sent(1, 100)})
+	a, err := s.Arrive([]File{sent(1, 100)}, anyRoom)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +459,7 @@ func TestAPartWhoseSyncFailedIsBegunAnew(t *testing.T) {
 	fs := newFS(t)
 	s := open(t, fs)
 	big := File{Name: "a.seg", Bytes: 2 * partSyncBytes, ID: "big"}
-	a, err := s.Arrive([]File{big})
+	a, err := s.Arrive([]File{big}, anyRoom)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -442,7 +476,7 @@ func TestAPartWhoseSyncFailedIsBegunAnew(t *testing.T) {
 	if err := a.Close(false); err != nil {
 		t.Fatal(err)
 	}
-	a, err = s.Arrive([]File{big})
+	a, err = s.Arrive([]File{big}, anyRoom)
 	if err != nil || a.Lacks()[0].From != 0 {
 		t.Errorf("it goes on from %d, %v", a.Lacks()[0].From, err)
 	}
