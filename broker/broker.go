@@ -89,7 +89,7 @@ func New(lane Lane, o Options) *Broker {
 }
 
 // AddShard adds this node's replica of a queue group, which pages bodies out to
-// folder; with nil they stay in memory.
+// folder, and closes that in the end; with nil they stay in memory.
 func (b *Broker) AddShard(g mq.GroupID, folder *segment.Folder) *Shard {
 	s := NewShard(g, b.lane, b, b.nowMs, folder, b.slog)
 	b.mu.Lock()

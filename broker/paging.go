@@ -66,12 +66,23 @@ func (s *Shard) ease() {
 	}
 }
 
-// close lets go of the bodies.
+// Hurry ends all waiting for the disk to take bodies, for good: the replica is
+// about to be closed, which waits for who applies its log.
+func (s *Shard) Hurry() {
+	if s.folder != nil {
+		s.folder.Hurry()
+	}
+}
+
+// close lets go of the bodies, and of the folder that they are paged out to.
 func (s *Shard) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bodies.Close()
 	s.bodies = segment.NewStore()
+	if s.folder != nil {
+		s.folder.Close()
+	}
 }
 
 // headHere reports whether the message that comes next is in memory, or there

@@ -145,6 +145,15 @@ func filled(t testing.TB) *bareShard {
 	return r
 }
 
+func TestAClosedReplicaLeavesNoSegments(t *testing.T) {
+	r := filled(t)
+	segments := path.Join(r.dir, "segments")
+	eventually(t, "bodies to be paged out", func() bool { names, _ := r.fs.List(segments); return len(names) > 0 })
+	r.save(t) // which has a file of its own
+	r.close()
+	eventually(t, "the segments to go", func() bool { names, err := r.fs.List(segments); return err == nil && len(names) == 0 })
+}
+
 func TestALinkedSnapshotBringsEverythingBack(t *testing.T) {
 	r := filled(t)
 	want, state := r.content(t), r.state.AppendTo(nil)

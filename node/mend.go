@@ -93,8 +93,11 @@ func (g *groups) mayRebuild(ctx context.Context, id mq.GroupID, why error) bool 
 func (g *groups) reopenEmpty(ctx context.Context, group *cluster.Group) {
 	ctx, cancel := context.WithTimeout(ctx, closeWait)
 	defer cancel()
-	g.closeOne(ctx, group)
 	id := mq.GroupID(group.ID())
+	if s := g.broker.Shard(id); s != nil {
+		s.Hurry() // a full disk may stay full
+	}
+	g.closeOne(ctx, group)
 	g.broker.RemoveShard(id)
 	g.mu.Lock()
 	defer g.mu.Unlock()

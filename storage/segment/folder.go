@@ -89,8 +89,10 @@ type Folder struct {
 	paging writer        // the Pager's writer owns it
 
 	// Guarded by pager.mu.
-	files  []*file
-	saving *writer // of snapshots, while none is being saved
+	files   []*file
+	saving  *writer // of snapshots, while none is being saved
+	hurried bool    // nobody waits in Ease any more
+	closed  bool
 }
 
 // Folder makes a folder ready, and empties it.
@@ -110,6 +112,40 @@ func (p *Pager) Folder(dir string) (*Folder, error) {
 	f := &Folder{pager: p, dir: dir, run: strings.ToLower(rand.Text()[:8])}
 	f.paging.folder = f
 	return f, nil
+}
+
+// Hurry ends all waiting in Ease for this folder, for good: its group is about
+// to be closed, as Pager.Hurry has it of all groups.
+func (f *Folder) Hurry() {
+	f.pager.mu.Lock()
+	f.hurried = true
+	f.pager.changed.Broadcast()
+	f.pager.mu.Unlock()
+}
+
+// Close ends the folder, whose stores are closed: nothing more is written to it.
+// A file of it is closed and removed when the last who reads it lets go, and
+// until then that one reads what was written there: also when there is another
+// Folder of this name by then, which has emptied it, and none of whose files
+// has the name of one of these.
+func (f *Folder) Close() {
+	p := f.pager
+	p.mu.Lock()
+	saving := f.saving
+	f.saving, f.hurried, f.closed = nil, true, true
+	p.ended = append(p.ended, f)
+	p.changed.Broadcast()
+	p.mu.Unlock()
+	if saving != nil {
+		saving.retire()
+	}
+	p.wake()
+}
+
+func (f *Folder) isClosed() bool {
+	f.pager.mu.Lock()
+	defer f.pager.mu.Unlock()
+	return f.closed
 }
 
 // newName is one that no file of the folder has.
@@ -159,7 +195,7 @@ func (f *Folder) giveBack(w *writer) {
 	}
 	f.pager.mu.Lock()
 	spare := w
-	if f.saving == nil {
+	if f.saving == nil && !f.closed {
 		f.saving, spare = w, nil
 	}
 	f.pager.mu.Unlock()
@@ -240,6 +276,9 @@ func (w *writer) roll() error {
 		return nil
 	}
 	w.retire()
+	if w.folder.isClosed() {
+		return errors.New("the folder is closed")
+	}
 	name, number := w.folder.newName()
 	x := &file{folder: w.folder, name: name}
 	out, err := p.fs.Create(x.path())

@@ -67,6 +67,11 @@ func TestAFullDiskBoundsMemory(t *testing.T) {
 }
 
 func TestAFullDiskKeepsNoGroupFromClosing(t *testing.T) {
+	t.Run("with all others", func(t *testing.T) { closingOnAFullDisk(t, func(f *Folder) { f.pager.Hurry() }) })
+	t.Run("by itself", func(t *testing.T) { closingOnAFullDisk(t, (*Folder).Hurry) })
+}
+
+func closingOnAFullDisk(t *testing.T, hurry func(*Folder)) {
 	fs := vfs.NewMem()
 	fs.Inject(func(op vfs.Op, _ string) error {
 		if op == vfs.OpWrite {
@@ -93,7 +98,7 @@ func TestAFullDiskKeepsNoGroupFromClosing(t *testing.T) {
 		defer close(done)
 		f.Ease()
 	}()
-	p.Hurry()
+	hurry(f)
 	select {
 	case <-done:
 	case <-time.After(time.Minute):

@@ -49,9 +49,10 @@ type Pager struct {
 	wants   []want // at most one for each chunk, and one for each Scan and Fetch
 	aheads  []want // at most two for each chunk: read while nothing else is to be read
 	waste   []*file
-	passes  uint64 // of the writer
-	stuck   bool   // the last one could not free enough
-	refused bool   // because of an error
+	ended   []*Folder // of which the writer has a file open still
+	passes  uint64    // of the writer
+	stuck   bool      // the last one could not free enough
+	refused bool      // because of an error
 	stopped bool
 	hurried bool // nobody waits in Ease any more
 	work    sync.WaitGroup
@@ -179,10 +180,10 @@ func (f *Folder) Ease() {
 		if !p.refused {
 			p.wake() // else it is tried again in a while
 		}
-		for pass := p.passes; p.passes == pass && !p.stopped && !p.hurried && !p.letsGo(); {
+		for pass := p.passes; p.passes == pass && !p.stopped && !p.hurried && !f.hurried && !p.letsGo(); {
 			p.changed.Wait()
 		}
-		enough := p.letsGo() || p.stuck && !p.refused || p.stopped || p.hurried
+		enough := p.letsGo() || p.stuck && !p.refused || p.stopped || p.hurried || f.hurried
 		p.mu.Unlock()
 		if enough {
 			return
@@ -322,8 +323,15 @@ func (p *Pager) writeAll(s *Store, batch []victim) error {
 	return nil
 }
 
-// removeWaste closes and removes the files that nobody holds.
+// removeWaste closes and removes the files that nobody holds. Runs on the writer.
 func (p *Pager) removeWaste() {
+	p.mu.Lock()
+	ended := p.ended
+	p.ended = nil
+	p.mu.Unlock()
+	for _, f := range ended {
+		f.paging.retire()
+	}
 	p.mu.Lock()
 	waste := p.waste
 	p.waste = nil
