@@ -24,7 +24,8 @@ const (
 	refillLook = 200 * time.Millisecond
 	// reportMax is how long another node may take to tell of its replica.
 	reportMax = time.Second
-	// damagedSuffix marks a file that is kept for a human to look at.
+	// damagedSuffix marks the file of a term and a vote, and in a Bolt of a whole
+	// log, that is kept for a human to look at until the replica is whole again.
 	damagedSuffix = ".damaged"
 )
 
@@ -228,7 +229,13 @@ func (g *Group) refilled(last uint64) {
 	if !g.standing.now.CompareAndSwap(standRefilling, standWhole) {
 		return // it was damaged again
 	}
-	if err := removeRebuildNote(groupDir(g.seat.dir, g.gid)); err != nil {
+	dir := groupDir(g.seat.dir, g.gid)
+	for _, name := range []string{logFile, stableFile} {
+		if err := (vfs.OS{}).Remove(filepath.Join(dir, name+damagedSuffix)); err != nil {
+			g.log.Warn("a damaged file stays", "err", err)
+		}
+	}
+	if err := removeRebuildNote(dir); err != nil {
 		g.seat.fatal(fmt.Errorf("end the rebuild of group %d: %w", g.gid, err))
 		return
 	}

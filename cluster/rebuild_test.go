@@ -293,6 +293,9 @@ func TestARebuildGoesOnAfterACrashAtAnyStep(t *testing.T) {
 				must(t, c.open(bad))
 				c.whole(bad)
 				c.converged(l)
+				if left, err := filepath.Glob(filepath.Join(c.folder(bad), "*"+damagedSuffix)); err != nil || len(left) > 0 {
+					t.Errorf("it has kept %v, %v", left, err)
+				}
 				if got := bad.group.Term(); got < term || l.group.Term() != term {
 					t.Errorf("it came back in term %d, the leader was in %d and is in %d", got, term, l.group.Term())
 				}

@@ -11,6 +11,10 @@
 // are synced, then the folder, then it is renamed, then the parent is synced.
 // A linked file was synced before it was linked. It stays whole when its other
 // names are removed, and goes with the folder.
+//
+// One that is found to be damaged gets a ".damaged" to its name, for a human to
+// look at. The newest of these stays until as many whole ones that are no older
+// are here as are kept.
 package snapshot
 
 import (
@@ -34,7 +38,7 @@ import (
 
 const (
 	tmpSuffix     = ".tmp"     // not finished, or being removed
-	damagedSuffix = ".damaged" // set aside after a checksum failure, for a human to look at
+	damagedSuffix = ".damaged" // set aside after a checksum failure
 
 	stateFile = "state.bin"
 	metaFile  = "meta.json"
@@ -111,12 +115,20 @@ func (s *Store) Newest() (index uint64, err error) {
 		return 0, fmt.Errorf("list snapshots: %w", err)
 	}
 	for _, name := range names {
-		var term, at uint64
-		if _, err := fmt.Sscanf(name, "%016x-%016x-", &term, &at); err == nil && !strings.HasSuffix(name, tmpSuffix) {
-			index = max(index, at)
+		if !strings.HasSuffix(name, tmpSuffix) {
+			index = max(index, indexOf(name))
 		}
 	}
 	return index, nil
+}
+
+// indexOf is where a snapshot was taken, by its name; 0 if that does not say it.
+func indexOf(name string) uint64 {
+	var term, index uint64
+	if _, err := fmt.Sscanf(name, "%016x-%016x-", &term, &index); err != nil {
+		return 0
+	}
+	return index
 }
 
 // Create begins a snapshot. It is raft.SnapshotStore's.
@@ -334,6 +346,39 @@ func (s *Store) reapBeyond(retain int) error {
 			return fmt.Errorf("reap: %w", err)
 		}
 		if err := s.fs.Remove(path + tmpSuffix); err != nil {
+			return fmt.Errorf("reap: %w", err)
+		}
+	}
+	return s.reapDamaged(list, retain)
+}
+
+// reapDamaged removes what is damaged once retain whole ones stand for what it
+// stood for, and of those that were set aside all but the newest in any case: the
+// segments that it links take room. What Newest says is the same without them.
+func (s *Store) reapDamaged(whole []*raft.SnapshotMeta, retain int) error {
+	names, err := s.fs.List(s.dir)
+	if err != nil {
+		return fmt.Errorf("reap: %w", err)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(indexOf(b), indexOf(a)), cmp.Compare(b, a)) })
+	aside := 0
+	for _, name := range names {
+		newer, listed := 0, strings.HasSuffix(name, tmpSuffix)
+		for _, m := range whole {
+			listed = listed || m.ID == name
+			if m.Index >= indexOf(name) {
+				newer++
+			}
+		}
+		if strings.HasSuffix(name, damagedSuffix) {
+			aside++
+		} else if newer < retain {
+			continue // its description could not be read just now
+		}
+		if listed || newer < retain && aside < 2 {
+			continue
+		}
+		if err := s.fs.Remove(filepath.Join(s.dir, name)); err != nil {
 			return fmt.Errorf("reap: %w", err)
 		}
 	}

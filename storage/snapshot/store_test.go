@@ -292,6 +292,63 @@ func TestDamageIsFoundBeforeAnyByteOfItIsHandedOut(t *testing.T) {
 	}
 }
 
+// What was set aside is there to be looked at, and must not fill the disk.
+func TestASnapshotThatWasSetAsideGoesWhenOthersStandForIt(t *testing.T) {
+	const n = 1000
+	fs := newFS(t)
+	s := open(t, fs)
+	damage := func() {
+		t.Helper()
+		metas, err := s.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rewrite(t, fs, path.Join(dir, metas[0].ID, stateFile), func(b []byte) []byte { b[100] ^= 4; return b })
+		if _, err := read(s, metas[0].ID); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("read: %v", err)
+		}
+	}
+	aside := func() (list []uint64) {
+		names, _ := fs.List(dir)
+		for _, name := range names {
+			if strings.HasSuffix(name, damagedSuffix) {
+				list = append(list, indexOf(name))
+			}
+		}
+		return list
+	}
+	want := func(what, listed, damaged string, newest uint64) {
+		t.Helper()
+		at, err := s.Newest()
+		if got := fmt.Sprint(indexes(t, s)); got != listed || fmt.Sprint(aside()) != damaged || at != newest || err != nil {
+			t.Errorf("%s: there are %s, and %v set aside; the newest was at %d, %v", what, got, aside(), at, err)
+		}
+	}
+	mustTake(t, s, 9, n)
+	mustTake(t, s, 10, n)
+	damage()
+	want("after the damage", "[9]", "[10]", 10)
+	mustTake(t, s, 10, n) // nothing has happened since
+	want("with one that stands for it", "[10 9]", "[10]", 10)
+	damage()
+	damage()
+	want("with all of them damaged", "[]", "[9 10 10]", 10)
+	mustTake(t, s, 20, n)
+	want("of many", "[20]", "[10]", 20)
+	mustTake(t, s, 30, n)
+	want("with two that stand for it", "[30 20]", "[]", 30)
+	damage()
+	if err := s.Trim(); err != nil {
+		t.Fatal(err)
+	}
+	want("after a trim without a newer one", "[20]", "[30]", 30)
+	mustTake(t, s, 40, n)
+	if err := s.Trim(); err != nil {
+		t.Fatal(err)
+	}
+	want("after a trim with one", "[40]", "[]", 40)
+}
+
 func TestADamagedDescriptionIsSkipped(t *testing.T) {
 	fs := newFS(t)
 	s := open(t, fs)
@@ -301,6 +358,14 @@ func TestADamagedDescriptionIsSkipped(t *testing.T) {
 	rewrite(t, fs, path.Join(dir, metas[0].ID, metaFile), func(b []byte) []byte { b[20] ^= 1; return b })
 	if got := fmt.Sprint(indexes(t, s)); got != "[9]" {
 		t.Errorf("listed %s", got)
+	}
+	mustTake(t, s, 11, 10)
+	if names, _ := fs.List(dir); len(names) != 3 {
+		t.Errorf("with one that stands for it the folder holds %q", names)
+	}
+	mustTake(t, s, 12, 10)
+	if names, _ := fs.List(dir); len(names) != 2 {
+		t.Errorf("with two that stand for it the folder holds %q", names)
 	}
 }
 
