@@ -84,7 +84,8 @@ func appendRange(dst []byte, opcode byte, q mq.QueueID, first, last mq.Seq) []by
 // CheckOps checks the operations of a batch and calls each, unless it is nil,
 // for every one of them until one is bad. Ops that pass can be applied by every
 // replica. It is stricter than Apply: the content of a message must be an
-// mq.Content, so that whoever reads it later may rely on that.
+// mq.Content, so that whoever reads it later may rely on that, and no window is
+// named twice by one message.
 func CheckOps(ops []byte, each func(op Op)) error {
 	_, err := checkEach(ops, each)
 	return err
@@ -107,9 +108,12 @@ func checkEach(ops []byte, each func(op Op)) (bad []byte, err error) {
 		op := Op{Kind: OpKind(opcode)}
 		switch op.Kind {
 		case Enqueue, EnqueueOnce, EnqueueFenced:
-			e, _, err := parseAnyEnqueue(op.Kind, payload)
+			e, o, err := parseAnyEnqueue(op.Kind, payload)
 			if err != nil {
 				return ops, err
+			}
+			if o != nil && o.repeats() {
+				return ops, errWindowTwice
 			}
 			op.Kind = Enqueue
 			content, ok := mq.ParseContent(e.content)

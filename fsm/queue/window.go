@@ -241,6 +241,23 @@ func (o *once) window(b []byte) (Window, []byte) {
 	return w, rest
 }
 
+var errWindowTwice = errors.New("enqueue once names a window twice")
+
+// repeats reports whether a window is named twice. Of two keys of one message in
+// a queue's own window the state could be written, and not be read again.
+func (o *once) repeats() bool {
+	for b := o.windows; len(b) > 0; {
+		var w, other Window
+		w, b = o.window(b)
+		for rest := b; len(rest) > 0; {
+			if other, rest = o.window(rest); other.ID == w.ID {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // AppendEnqueueOnce appends an enqueue that enters each of its queues only if
 // that remembers the key of none of windows, of which there is at least one and
 // no ID twice. nowMs is the clock of the home node: keys that have expired by

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -233,6 +234,29 @@ func TestOnlyWindowsNeedTheNewVersion(t *testing.T) {
 	l.put("b", 0, Window{ID: 7, Keys: 1, Term: 1})
 	if v := l.s.AppendTo(nil)[0]; v != snapshotVersionTerms {
 		t.Errorf("version %d", v)
+	}
+}
+
+// Such a message would make a snapshot that nobody can restore. What is in the
+// log is applied all the same.
+func TestAMessageThatNamesAWindowTwiceIsRefused(t *testing.T) {
+	content := mq.NewContent("x", "k", []byte{0, 0}, 0)
+	for _, term := range []uint64{0, 300} {
+		for _, id := range []uint64{OwnWindow, 7} {
+			windows := []Window{{ID: id, Key: Key{1}, Term: term}, {ID: 9, Key: Key{1}}, {ID: id, Key: Key{2}, Term: term}}
+			ops := AppendEnqueueOnce(nil, 5, windows, []mq.QueueID{1}, 0, 0, 0, content)
+			if err := CheckOps(ops, nil); !errors.Is(err, errWindowTwice) {
+				t.Errorf("window %d, term %d: %v", id, term, err)
+			}
+			if err := CheckOps(AppendEnqueueOnce(nil, 5, windows[1:], []mq.QueueID{1}, 0, 0, 0, content), nil); err != nil {
+				t.Errorf("two windows: %v", err)
+			}
+			s := New()
+			apply(t, s, AppendBatch(nil, Origin{1, 1, 1}, ops))
+			if err := New().Restore(s.AppendTo(nil)); (err != nil) != (id == OwnWindow) {
+				t.Errorf("window %d, term %d: restored with %v", id, term, err)
+			}
+		}
 	}
 }
 
