@@ -227,18 +227,18 @@ func (w *WAL) replay(files []found) error {
 		if !last && files[i+1].intact && files[i+1].prevSeq == f.seq {
 			end = files[i+1].prevEnd
 		}
+		newest := end
 		if f.blind {
 			end = f.size // so that the next start finds the damage, too
+			newest = end
 		} else {
 			var err error
-			if end, err = w.replayFile(f.walFile, end); err != nil {
+			if newest, end, err = w.replayFile(f.walFile, end); err != nil {
 				return fmt.Errorf("%s: %w", f.path, err)
 			}
 		}
 		if last {
-			// What a killed process wrote and did not sync was found now, and
-			// will be answered for.
-			if err := f.f.SyncData(); err != nil {
+			if err := f.renew(newest, end); err != nil {
 				return fmt.Errorf("%s: %w", f.path, err)
 			}
 			w.prevSeq, w.prevEnd = f.seq, end
@@ -247,35 +247,62 @@ func (w *WAL) replay(files []found) error {
 	return nil
 }
 
+// renew makes the newest write of the last file durable: what a killed process
+// wrote and did not sync was found now, and will be answered for. All before it
+// was synced when it began.
+//
+// A sync alone would not do. One that fails ends the process, and leaves pages
+// that are not on disk and that the kernel takes for clean: this process has read
+// them, and no sync of its own would write them. So they are written again, each
+// byte in its place: a crash meanwhile leaves what it might have left before.
+func (f *found) renew(from, end int64) error {
+	r := &reader{f: f.f, size: f.size}
+	for from < end {
+		b, err := r.at(from, min(readAheadBytes, end-from))
+		if err == nil {
+			_, err = f.f.WriteAt(b, from)
+		}
+		if err != nil {
+			return err
+		}
+		from += int64(len(b))
+	}
+	return f.f.SyncData()
+}
+
 // replayFile applies a file's records up to end, or to the end that it finds
-// if end is negative, and returns the end.
-func (w *WAL) replayFile(f *walFile, end int64) (int64, error) {
+// if end is negative, and returns where the newest write begins, and the end.
+func (w *WAL) replayFile(f *walFile, end int64) (newest, _ int64, err error) {
 	r := &reader{f: f.f, size: f.size}
 	off := int64(headerBytes)
+	newest = off
 	next, synced := int64(-1), int64(0) // the next batch record and the end of the last one, once they were looked for
 	for end < 0 || off < end {
 		rec, ok, whole, err := r.record(off, f.seed)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if !whole {
 			if next != 0 && next <= off {
 				if next, synced, err = r.batches(off+8, f.seed); err != nil {
-					return 0, err
+					return 0, 0, err
 				}
 			}
 			switch {
 			case end < 0 && next == 0 && off >= synced:
-				return off, nil // the end, torn or not
+				return newest, off, nil // the end, torn or not
 			case !ok:
 				w.lose(fmt.Errorf("%s at %d: %w", f.path, off, ErrDamaged))
 				if next == 0 || end >= 0 && next >= end {
-					return max(end, off), nil
+					return newest, max(end, off), nil
 				}
 				off = next
 				continue
 			}
 			w.damageGroup(rec.gid, fmt.Errorf("%s at %d: %w", f.path, off, ErrDamaged))
+		}
+		if rec.kind == kindBatch {
+			newest = off
 		}
 		w.redo(&rec, f, off)
 		off += rec.bytes()
@@ -283,7 +310,7 @@ func (w *WAL) replayFile(f *walFile, end int64) (int64, error) {
 	if off != end {
 		w.lose(fmt.Errorf("%s at %d: the last record ends behind the file's end at %d: %w", f.path, off, end, ErrDamaged))
 	}
-	return end, nil
+	return newest, end, nil
 }
 
 // record reads the record at off. ok says that its header is good, and whole

@@ -2,7 +2,6 @@ package vfs
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -43,6 +42,7 @@ type node struct {
 	dir           bool
 	data, synced  []byte
 	unsynced      []span // the writes since the last sync, in their order
+	doomed        []span // writes that a failed sync has left behind, see memFile.Sync; before all in unsynced
 	emptied       bool   // since the last sync, before what is in unsynced
 	kids, durable map[string]*node
 }
@@ -65,7 +65,8 @@ func newDir() *node {
 func NewMem() *Mem { return &Mem{root: newDir()} }
 
 // Inject has f called before every operation, outside of the file system's
-// lock: it may answer an error, which the operation then fails with, or take a Crash.
+// lock: it may answer an error, which the operation then fails with, or take a
+// Crash. A folder is removed name by name, and each of these is an operation.
 func (m *Mem) Inject(f func(op Op, name string) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -145,7 +146,7 @@ func (c *crash) node(n *node) *node {
 		if !n.emptied || !c.name() {
 			left.synced = slices.Clone(n.synced)
 		}
-		for _, s := range c.keep(n.unsynced) {
+		for _, s := range slices.Concat(c.keep(n.doomed), c.keep(n.unsynced)) {
 			left.harden(s)
 		}
 		left.data = slices.Clone(left.synced)
@@ -184,6 +185,23 @@ func (n *node) write(b []byte, off int) {
 	}
 	copy(n.data[off:], b)
 	n.unsynced = append(n.unsynced, span{off, slices.Clone(b)})
+	if len(n.doomed) > 0 {
+		n.save(off, off+len(b))
+	}
+}
+
+// save ends the doom of what is written anew.
+func (n *node) save(from, to int) {
+	var doomed []span
+	for _, s := range n.doomed {
+		if end := min(from, s.from+len(s.bytes)); end > s.from {
+			doomed = append(doomed, span{s.from, s.bytes[:end-s.from]})
+		}
+		if begin := max(to, s.from); begin < s.from+len(s.bytes) {
+			doomed = append(doomed, span{begin, s.bytes[begin-s.from:]})
+		}
+	}
+	n.doomed = doomed
 }
 
 // before runs the injector; it must be called without the lock.
@@ -240,7 +258,7 @@ func (m *Mem) Create(name string) (File, error) {
 		n = &node{}
 		p.kids[base] = n
 	}
-	n.data, n.unsynced, n.emptied = nil, nil, true
+	n.data, n.unsynced, n.doomed, n.emptied = nil, nil, nil, true
 	return &memFile{fs: m, node: n, name: name}, nil
 }
 
@@ -314,6 +332,17 @@ func (m *Mem) Link(old, to string) error {
 
 // Remove is FS.Remove.
 func (m *Mem) Remove(name string) error {
+	m.mu.Lock()
+	var kids []string
+	if n := m.find(name); n != nil {
+		kids = slices.Sorted(maps.Keys(n.kids))
+	}
+	m.mu.Unlock()
+	for _, kid := range kids {
+		if err := m.Remove(path.Join(name, kid)); err != nil {
+			return err
+		}
+	}
 	if err := m.before(OpRemove, name); err != nil {
 		return err
 	}
@@ -375,94 +404,3 @@ func (m *Mem) SyncDir(dir string) error {
 	n.durable = maps.Clone(n.kids)
 	return nil
 }
-
-// memFile is an open file of a Mem.
-type memFile struct {
-	fs   *Mem
-	node *node
-	name string
-	at   int64
-}
-
-func (f *memFile) Read(b []byte) (int, error) {
-	n, err := f.ReadAt(b, f.at)
-	f.at += int64(n)
-	if n > 0 {
-		return n, nil
-	}
-	return n, err
-}
-
-func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
-	if err := f.fs.before(OpRead, f.name); err != nil {
-		return 0, err
-	}
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	if off >= int64(len(f.node.data)) {
-		return 0, io.EOF
-	}
-	n := copy(b, f.node.data[off:])
-	if n < len(b) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (f *memFile) Write(b []byte) (int, error) {
-	if err := f.fs.before(OpWrite, f.name); err != nil {
-		return 0, err
-	}
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	f.node.write(b, len(f.node.data))
-	return len(b), nil
-}
-
-func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
-	if err := f.fs.before(OpWrite, f.name); err != nil {
-		return 0, err
-	}
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	f.node.write(b, int(off))
-	return len(b), nil
-}
-
-func (f *memFile) SyncData() error { return f.Sync() }
-
-func (f *memFile) Allocate(size int64) error {
-	if err := f.fs.before(OpAllocate, f.name); err != nil {
-		return err
-	}
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	if grow := int(size) - len(f.node.data); grow > 0 {
-		f.node.write(make([]byte, grow), len(f.node.data))
-	}
-	return nil
-}
-
-func (f *memFile) Sync() error {
-	if err := f.fs.before(OpSync, f.name); err != nil {
-		return err
-	}
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	if f.node.emptied {
-		f.node.synced, f.node.emptied = nil, false
-	}
-	for _, s := range f.node.unsynced {
-		f.node.harden(s)
-	}
-	f.node.unsynced = nil
-	return nil
-}
-
-func (f *memFile) Size() (int64, error) {
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	return int64(len(f.node.data)), nil
-}
-
-func (f *memFile) Close() error { return nil }

@@ -164,6 +164,93 @@ func TestAnInjectedErrorStopsTheCall(t *testing.T) {
 	}
 }
 
+func TestAHalfDoneCallFailsInTheMiddle(t *testing.T) {
+	m := NewMem()
+	failure := errors.New("no")
+	f, err := m.Create("/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Inject(func(Op, string) error { return &HalfDone{failure} })
+	if n, err := f.Write([]byte("0123")); n != 2 || !errors.Is(err, failure) {
+		t.Errorf("%d bytes are written, %v", n, err)
+	}
+	if n, err := f.WriteAt([]byte("ab"), 1); n != 1 || !errors.Is(err, failure) {
+		t.Errorf("%d bytes are written, %v", n, err)
+	}
+	if err := f.Allocate(6); !errors.Is(err, failure) {
+		t.Errorf("allocate: %v", err)
+	}
+	m.Inject(nil)
+	if got := content(t, m, "/f"); got != "0a\x00\x00" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// The kernel takes pages for clean that it could not write.
+func TestWhatAFailedSyncHasLeftBehindNoLaterOneWrites(t *testing.T) {
+	for _, c := range []struct {
+		failure error
+		want    string
+	}{{errors.New("no"), "??xy?f"}, {&HalfDone{errors.New("no")}, "abxy?f"}} {
+		m := NewMem()
+		f, err := m.Create("/f")
+		if err == nil {
+			_, err = f.Write([]byte("??????"))
+		}
+		if err := errors.Join(err, f.Sync(), m.SyncDir("/")); err != nil {
+			t.Fatal(err)
+		}
+		put := func(s string, at int64) {
+			t.Helper()
+			if _, err := f.WriteAt([]byte(s), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put("ab", 0)
+		put("cde", 2)
+		m.Inject(func(op Op, _ string) error { return c.failure })
+		if f.Sync() == nil {
+			t.Error("the sync has not failed")
+		}
+		m.Inject(nil)
+		put("xy", 2)
+		put("f", 5)
+		if err := f.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		if got := content(t, m.Crash(LoseAll), "/f"); got != c.want {
+			t.Errorf("after a power cut: %q, want %q", got, c.want)
+		}
+		for _, left := range []*Mem{m, m.Crash(LoseNothing)} {
+			if got := content(t, left, "/f"); got != "abxyef" {
+				t.Errorf("the power stays on: %q", got)
+			}
+		}
+	}
+}
+
+// A crash may come in the middle of a folder's removal.
+func TestAFolderIsRemovedNameByName(t *testing.T) {
+	m := NewMem()
+	if err := m.MkdirAll("/d/e"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"/d/a", "/d/e/b"} {
+		if _, err := m.Create(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removed := ""
+	m.Inject(func(op Op, name string) error { removed += " " + name; return nil })
+	if err := m.Remove("/d"); err != nil || removed != " /d/a /d/e/b /d/e /d" {
+		t.Errorf("removed%s, %v", removed, err)
+	}
+	if names, err := m.List("/"); err != nil || len(names) > 0 {
+		t.Errorf("%v are left, %v", names, err)
+	}
+}
+
 // Both file systems answer the same to the same calls.
 func TestMemDoesWhatTheRealOneDoes(t *testing.T) {
 	script := func(fs FS, root string) (log []string) {
