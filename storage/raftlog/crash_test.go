@@ -323,7 +323,10 @@ func TestACrashAnywhereKeepsWhatWasAnswered(t *testing.T) {
 // Each call of the file system fails once. The WAL ends its process, or the
 // request fails and the log goes on; what it answered for is there.
 func TestAnErrorAnywhereLosesNothing(t *testing.T) {
-	for _, failure := range []error{errors.New("broken"), fmt.Errorf("write: %w", syscall.ENOSPC)} {
+	for _, failure := range []error{
+		errors.New("broken"), fmt.Errorf("write: %w", syscall.ENOSPC),
+		&vfs.HalfDone{Err: errors.New("broken")}, &vfs.HalfDone{Err: syscall.ENOSPC},
+	} {
 		failed := true
 		for at := 0; failed; at++ {
 			failed = false
@@ -362,6 +365,52 @@ func TestAnErrorAnywhereLosesNothing(t *testing.T) {
 			}
 			if err := w.Close(); err != nil && fatal == 0 {
 				t.Fatalf("call %d: %v", at, err)
+			}
+		}
+	}
+}
+
+// Each call of an opening fails once, on what a crash has left: the next opening
+// finds all of it, and so does one after the power has gone as well.
+func TestAnErrorWhileALogIsOpenedLosesNothing(t *testing.T) {
+	seeds := uint64(4)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
+		fs := vfs.NewMem()
+		p := newProgram(seed, openWAL(t, fs, quietOptions(t)))
+		for range 40 {
+			if !p.step(t) {
+				t.Fatal("a request failed")
+			}
+		}
+		torn := rand.New(rand.NewPCG(seed, 9))
+		for _, failure := range []error{errors.New("broken"), &vfs.HalfDone{Err: errors.New("broken")}, &vfs.HalfDone{Err: syscall.ENOSPC}} {
+			for at, failed := 0, true; failed && !t.Failed(); at++ {
+				failed = false
+				left, calls := fs.CrashTorn(torn), 0
+				var mu sync.Mutex // the keeper works, too, from the end of the opening on
+				left.Inject(func(vfs.Op, string) error {
+					mu.Lock()
+					defer mu.Unlock()
+					if calls++; calls-1 != at {
+						return nil
+					}
+					failed = true
+					return failure
+				})
+				o := quietOptions(t)
+				o.Fatal = func(error) {}
+				w, err := OpenWAL(left, "/wal", o)
+				if err == nil {
+					_ = w.Close()
+				}
+				left.Inject(nil)
+				for _, loss := range []vfs.Loss{vfs.LoseAll, vfs.LoseHalf, vfs.LoseNothing} {
+					p.check(t, fmt.Sprintf("call %d failed with %v, loss %d", at, failure, loss), left.Crash(loss))
+				}
+				p.check(t, fmt.Sprintf("call %d failed with %v, torn", at, failure), left.CrashTorn(torn))
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -90,8 +91,22 @@ func (d *deadly) Rename(from, to string) error {
 	return d.at(vfs.OpRename, func(bool) error { return d.OS.Rename(from, to) })
 }
 
+func (d *deadly) Link(old, to string) error {
+	return d.at(vfs.OpLink, func(bool) error { return d.OS.Link(old, to) })
+}
+
 func (d *deadly) Remove(name string) error {
-	return d.at(vfs.OpRemove, func(bool) error { return d.OS.Remove(name) })
+	return d.at(vfs.OpRemove, func(last bool) error {
+		if names, err := d.OS.List(name); err == nil && last && d.point.when == half {
+			for _, kid := range names[:(len(names)+1)/2] { // of a folder
+				if err := d.OS.Remove(filepath.Join(name, kid)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		return d.OS.Remove(name)
+	})
 }
 
 func (d *deadly) MkdirAll(dir string) error {
@@ -135,5 +150,10 @@ func (f *deadlyFile) SyncData() error {
 }
 
 func (f *deadlyFile) Allocate(size int64) error {
-	return f.fs.at(vfs.OpAllocate, func(bool) error { return f.File.Allocate(size) })
+	return f.fs.at(vfs.OpAllocate, func(last bool) error {
+		if last && f.fs.point.when == half {
+			return f.File.Allocate(size/2 + 1)
+		}
+		return f.File.Allocate(size)
+	})
 }

@@ -297,6 +297,7 @@ func TestTorture(t *testing.T) {
 			logs[gid].compare(t, g)
 			logs[gid].compareSnapshots(t, g, openSnapshots(t, vfs.OS{}, dir, uint64(gid)))
 		}
+		wantPaged(t, dir)
 		if rand.IntN(2) == 0 { // else as if this one was killed, too: it wrote nothing
 			if err := w.Close(); err != nil {
 				t.Fatal(err)
@@ -315,7 +316,7 @@ func TestTorture(t *testing.T) {
 // seldom is reached soon all the same.
 func randomPoint() failPoint {
 	common := []vfs.Op{vfs.OpWrite, vfs.OpSync}
-	rare := []vfs.Op{vfs.OpRename, vfs.OpRemove, vfs.OpAllocate, vfs.OpCreate, vfs.OpMkdir, vfs.OpSyncDir}
+	rare := []vfs.Op{vfs.OpRename, vfs.OpRemove, vfs.OpAllocate, vfs.OpCreate, vfs.OpMkdir, vfs.OpSyncDir, vfs.OpLink}
 	moments := []when{before, half, after}
 	p := failPoint{when: moments[rand.IntN(len(moments))]}
 	switch rand.IntN(4) {
