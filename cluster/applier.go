@@ -24,8 +24,9 @@ type applier struct {
 	// onRestore hears of every snapshot that Raft wants restored, before it is
 	// (an error refuses it); the function it answers is called after it.
 	onRestore func(m raft.SnapshotMeta) (after func(), err error)
-	// onApplied hears of every batch, and how many real entries it had.
-	onApplied func(entries int)
+	// onApplied hears of every batch: how many real entries it had, and the last
+	// entry of any kind.
+	onApplied func(entries int, last *raft.Log)
 
 	entries []Entry // reused between batches
 
@@ -91,14 +92,14 @@ func (a *applier) ApplyBatch(logs []*raft.Log) []any {
 		count++
 	}
 	flush()
-	last := logs[len(logs)-1].Index
-	a.seen = last
+	last := logs[len(logs)-1]
+	a.seen = last.Index
 	a.bytesSince.Add(bytes)
 	a.countSince.Add(int64(count))
-	if last > applied {
-		a.setApplied(last)
+	if last.Index > applied {
+		a.setApplied(last.Index)
 	}
-	a.onApplied(count)
+	a.onApplied(count, last)
 	return results
 }
 

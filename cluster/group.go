@@ -58,7 +58,6 @@ type Group struct {
 	halt      context.CancelFunc
 	work      sync.WaitGroup // every goroutine of the group but the completer's
 	grown     chan struct{}  // cap 1: the log wants a snapshot
-	quiet     chan struct{}  // cap 1: real entries were applied; only for GroupOptions.Meta
 
 	transfers transferLog
 	snapshots snapshotCounters
@@ -316,37 +315,20 @@ func (g *Group) beforeRestore(m raft.SnapshotMeta) (after func(), err error) {
 }
 
 // afterApply runs on Raft's apply goroutine.
-func (g *Group) afterApply(entries int) {
+func (g *Group) afterApply(entries int, last *raft.Log) {
 	if g.apply.bytesSince.Load() >= snapshotBytes {
 		signal(g.grown)
 	}
 	if g.opts.Meta && entries > 0 {
-		signal(g.quiet)
+		g.spreadCommit(last)
 	}
 }
 
-// spreadCommits tells the followers that an entry is committed. They learn it
-// with an entry that was sent later only; a no-op is one, and asks for none
-// itself. That others follow already is no reason to leave it out: they may
-// have been sent before the commit. One no-op at a time serves all entries of
-// a round trip.
-func (g *Group) spreadCommits(ctx context.Context) {
-	for {
-		select {
-		case <-g.quiet:
-		case <-ctx.Done():
-			return
-		}
-		r := g.raft.Load()
-		if _, leads := r.leads(); !leads {
-			continue
-		}
-		if c := g.apply.config.Load(); c != nil && len(c.servers) < 2 {
-			continue
-		}
-		if err := g.wait(ctx, r, r.ApplyLog(raft.Log{}, proposeWaitMax)); err != nil {
-			g.log.Debug("spread a commit", "err", err)
-		}
+// spreadCommit tells the followers that an entry is committed, if this node leads.
+func (g *Group) spreadCommit(last *raft.Log) {
+	r := g.raft.Load()
+	if term, leads := r.leads(); leads {
+		r.transport.announce(commitNews{term: term, index: last.Index, entryTerm: last.Term})
 	}
 }
 

@@ -120,11 +120,12 @@ func TestMetadataFollowersApplyWithinARoundTrip(t *testing.T) {
 		defer c.stop()
 		l := c.leader()
 		pause(5 * time.Second)
+		before := l.group.LastIndex()
 		for i := range 20 {
 			c.mustPropose(l, fmt.Sprint(i))
 			start := time.Now()
 			l.machine.mu.Lock()
-			index := l.machine.indexes[i] // the no-op behind it may take its time
+			index := l.machine.indexes[i]
 			l.machine.mu.Unlock()
 			for _, n := range c.others(l) {
 				if err := n.group.WaitApplied(within(t, time.Second), index); err != nil {
@@ -136,10 +137,13 @@ func TestMetadataFollowersApplyWithinARoundTrip(t *testing.T) {
 			}
 			pause(time.Duration(i) * 7 * time.Millisecond)
 		}
+		if wrote := l.group.LastIndex() - before; wrote != 20 {
+			t.Errorf("20 entries became %d in the log", wrote)
+		}
 	})
 }
 
-func TestNoOpsDoNotAskForNoOps(t *testing.T) {
+func TestAnIdleMetadataGroupWritesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newMemCluster(t, 3, 3, true)
 		c.start()

@@ -53,6 +53,7 @@ type memTransport struct {
 	ended    chan struct{}
 	once     sync.Once
 	pacer    atomic.Pointer[pacer]
+	news     herald
 	hold     time.Time // no votes for others until then
 }
 
@@ -94,6 +95,25 @@ func (t *memTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, q
 		return errMustNotLead
 	}
 	return t.InmemTransport.RequestPreVote(id, to, q, r)
+}
+
+// AppendEntries tells the herald of successes, as the real transport does.
+func (t *memTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
+	err := t.InmemTransport.AppendEntries(id, to, a, r)
+	if err == nil && r.Success && r.Term == a.Term && !isHeartbeat(a) {
+		t.news.succeeded(string(to), a)
+	}
+	return err
+}
+
+// announce is groupTransport's.
+func (t *memTransport) announce(n commitNews) { t.news.announce(n) }
+
+func (t *memTransport) sendNews(to string, a *raft.AppendEntriesRequest) (bool, error) {
+	a.RPCHeader = raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.id), Addr: []byte(t.id)}
+	var r raft.AppendEntriesResponse
+	err := t.InmemTransport.AppendEntries(raft.ServerID(to), raft.ServerAddress(to), a, &r)
+	return r.Success, err
 }
 
 func (t *memTransport) lease(uint64, []string, string, time.Duration) bool { return true }
@@ -173,6 +193,7 @@ func (n *memNet) join(id string, s *standing) *memTransport {
 	defer n.mu.Unlock()
 	_, in := raft.NewInmemTransportWithTimeout(raft.ServerAddress(id), 500*time.Millisecond)
 	t := &memTransport{InmemTransport: in, net: n, id: id, standing: s, rpcs: make(chan raft.RPC), ended: make(chan struct{}), hold: time.Now().Add(n.hold)}
+	t.news.send = t.sendNews
 	go t.guard()
 	n.nodes[id] = t
 	n.connect()

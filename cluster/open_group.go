@@ -49,6 +49,8 @@ type groupTransport interface {
 	lease(term uint64, voters []string, selfID string, window time.Duration) bool
 	// injectTimeoutNow hands a TimeoutNow to this node's own Raft.
 	injectTimeoutNow()
+	// announce tells followers what is committed, as soon as they have it.
+	announce(n commitNews)
 	// pace has p see requests on their way to Raft, before Raft runs.
 	pace(p *pacer)
 }
@@ -121,7 +123,7 @@ func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o Gro
 	g := &Group{
 		gid: gid, opts: o, seat: seat, log: log, machine: m, stores: stores,
 		stop: ctx.Done(), halt: halt,
-		grown: make(chan struct{}, 1), quiet: make(chan struct{}, 1),
+		grown: make(chan struct{}, 1),
 	}
 	if note.step != stepNone {
 		g.standing.now.Store(standRefilling)
@@ -140,9 +142,6 @@ func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o Gro
 	go g.completer.run() // ends with the last flush, in Close
 	g.work.Go(func() { g.leaders.run(ctx) })
 	g.work.Go(func() { g.compact(ctx) })
-	if o.Meta {
-		g.work.Go(func() { g.spreadCommits(ctx) })
-	}
 	if note.step != stepNone {
 		g.work.Go(func() { g.refill(ctx) })
 	}

@@ -74,6 +74,7 @@ type transport struct {
 	acks  ackTable
 	turns *turns // of snapshots that arrive
 	pacer atomic.Pointer[pacer]
+	news  herald
 }
 
 // reign is who led in a term.
@@ -99,6 +100,7 @@ func (t *transport) start() {
 	t.inbox = make(chan inbound, inboxMax)
 	t.ended = make(chan struct{})
 	t.turns = newTurns()
+	t.news.send = t.sendNews
 	t.work.Go(t.serve)
 }
 
@@ -113,6 +115,22 @@ func (t *transport) serve() {
 			return
 		}
 	}
+}
+
+// announce is groupTransport's.
+func (t *transport) announce(n commitNews) { t.news.announce(n) }
+
+// sendNews is herald's.
+func (t *transport) sendNews(to string, a *raft.AppendEntriesRequest) (bool, error) {
+	a.RPCHeader = t.header()
+	body, _ := encodeAppend(a)
+	b, err := t.call(raft.ServerAddress(to), roleControl, typeAppend, t.callMax, body, nil)
+	if err != nil {
+		return false, err
+	}
+	var r raft.AppendEntriesResponse
+	err = decodeAppendAnswer(b, &r)
+	return r.Success, err
 }
 
 // pace is groupTransport's.
@@ -187,6 +205,7 @@ func (t *transport) Close() error {
 		close(t.ended)
 	})
 	t.work.Wait()
+	t.news.close()
 	t.empty()
 	t.turns.close() // last: a snapshot may have waited in the inbox
 	return nil
@@ -250,6 +269,9 @@ func (t *transport) AppendEntries(_ raft.ServerID, to raft.ServerAddress, a *raf
 	}
 	if r.Success && r.Term == a.Term {
 		t.acks.note(string(to), a.Term, sent)
+		if !isHeartbeat(a) {
+			t.news.succeeded(string(to), a)
+		}
 	}
 	return nil
 }
