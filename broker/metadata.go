@@ -30,7 +30,8 @@ type metadata struct {
 	changed func([]meta.Change) // called in order, after the View has them; must not block
 	report  func(index uint64)  // tells the leader how far this replica is
 	ready   chan struct{}
-	inbox   chan wanted // to run
+	inbox   chan wanted   // to run
+	busy    chan struct{} // has as many in it as entries are in flight
 	done    chan struct{}
 	ending  sync.Once
 	work    sync.WaitGroup
@@ -50,7 +51,7 @@ type metadata struct {
 func newMetadata(lane Lane, nowMs func() int64, log *slog.Logger) *metadata {
 	m := &metadata{
 		lane: lane, slog: log.With("group", "metadata"), nowMs: nowMs, ready: make(chan struct{}),
-		inbox: make(chan wanted, metadataInbox), done: make(chan struct{}),
+		inbox: make(chan wanted, metadataInbox), busy: make(chan struct{}, metadataBusy), done: make(chan struct{}),
 		state: meta.New(), moved: make(chan struct{}),
 	}
 	m.view.Store(m.state.View())
@@ -231,19 +232,37 @@ type wanted struct {
 	ops   []meta.Op
 }
 
-// metadataInbox is how many callers may wait for the proposer.
-const metadataInbox = 4096
+const (
+	// metadataInbox is how many callers may wait for the proposer.
+	metadataInbox = 4096
+	// metadataBusy is how many entries are in flight: while they are, what arrives
+	// gathers into the next one. An entry costs every node a transaction of its
+	// log and two syncs, whatever is in it; a second one in flight would not be
+	// sent before the first is answered, and share the changes with it.
+	metadataBusy = 1
+)
 
 // run proposes what comes in, as much as there is in one entry, until stop.
 // Frames must not wait for the log: it can take a second to say no.
 func (m *metadata) run() {
+	var first *wanted
 	for {
+		if first == nil {
+			select {
+			case w := <-m.inbox:
+				first = &w
+			case <-m.done:
+				return
+			}
+		}
 		select {
-		case w := <-m.inbox:
-			m.proposeEntry(m.gather(w))
+		case m.busy <- struct{}{}:
 		case <-m.done:
 			return
 		}
+		var all []wanted
+		all, first = m.gather(*first)
+		m.proposeEntry(all)
 	}
 }
 
@@ -253,26 +272,29 @@ func (m *metadata) stop() {
 	m.work.Wait()
 }
 
-// gather takes what is waiting, up to what fits into an entry.
-func (m *metadata) gather(first wanted) (all []wanted) {
+// gather takes what is waiting, up to what fits into an entry. The next does
+// not fit any more, if it is not nil.
+func (m *metadata) gather(first wanted) (all []wanted, next *wanted) {
 	all = append(all, first)
 	for ops := len(first.ops); ; {
 		select {
 		case w := <-m.inbox:
 			if ops += len(w.ops); ops > meta.OpsMax {
-				m.proposeEntry(all)
-				all, ops = nil, len(w.ops)
+				return all, &w
 			}
 			all = append(all, w)
 		default:
-			return all
+			return all, nil
 		}
 	}
 }
 
+// proposeEntry makes one entry of what it is given. busy has room again once
+// that is answered.
 func (m *metadata) proposeEntry(all []wanted) {
 	term, v := m.leader()
 	if v == nil {
+		<-m.busy
 		for _, w := range all {
 			w.asked.notLead()
 		}
@@ -284,6 +306,7 @@ func (m *metadata) proposeEntry(all []wanted) {
 	}
 	entry := meta.AppendEntry(nil, term, m.nowMs(), ops...)
 	m.log.Propose(entry, func(result any, err error) {
+		<-m.busy
 		c, ok := result.(committed)
 		for _, w := range all {
 			if err != nil || !ok {
