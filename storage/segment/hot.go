@@ -10,8 +10,14 @@ type rec struct {
 	hole        bool // the slot of a sequence number that was never put
 }
 
-// recBytes is the size of a rec.
-const recBytes = 24
+const (
+	// recBytes is the size of a rec.
+	recBytes = 24
+	// recsMin is for how many there is room at first.
+	recsMin = 4
+	// recsFew are those of a short queue: up to here room grows by half only.
+	recsFew = 32
+)
 
 // hot is the part of a chunk that is in memory. What was written is never
 // changed, only added to, so that a View needs no more than the lengths.
@@ -36,13 +42,12 @@ type hot struct {
 
 func (h *hot) addRec(s *Store, r rec) {
 	if len(h.recs) == cap(h.recs) {
-		before := cap(h.recs)
-		if h.recs == nil {
-			h.recs = make([]rec, 0, 4)
+		more := min(cap(h.recs), chunkSlots-cap(h.recs))
+		if cap(h.recs) < recsFew {
+			more = max(recsMin, cap(h.recs)/2)
 		}
-		h.recs = append(h.recs, r)
-		s.account(h, int64(cap(h.recs)-before)*recBytes)
-		return
+		h.recs = append(make([]rec, 0, cap(h.recs)+more), h.recs...)
+		s.account(h, int64(more)*recBytes)
 	}
 	h.recs = append(h.recs, r)
 }

@@ -7,6 +7,7 @@
 package segment
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -261,14 +262,19 @@ func (s *Store) release(qu *queue, c *chunk) {
 	}
 }
 
-// block returns room for at least n bytes.
+// block returns room for at least n bytes, of which the caller wants twice as many
+// or more. It is for as many bodies of that size as fit into what is wanted:
+// neighbours are alike, mostly, and what is left over would stay empty.
 func (s *Store) block(n, wanted int) []byte {
-	wanted = min(max(n, wanted), blockBytesMax)
-	if last := len(s.free) - 1; wanted == blockBytesMax && last >= 0 {
-		b := s.free[last]
-		s.free[last] = nil
-		s.free = s.free[:last]
-		return b
+	if wanted >= blockBytesMax {
+		if last := len(s.free) - 1; last >= 0 {
+			b := s.free[last]
+			s.free[last] = nil
+			s.free = s.free[:last]
+			return b
+		}
+		return make([]byte, blockBytesMax)
 	}
-	return make([]byte, wanted)
+	b := slices.Grow([]byte(nil), wanted-wanted%max(n, 1))
+	return b[:cap(b)] // with what the allocator adds
 }

@@ -325,3 +325,28 @@ func BenchmarkView(b *testing.B) {
 		s.View().Release()
 	}
 }
+
+func TestBlocksHaveLittleRoomThatStaysEmpty(t *testing.T) {
+	s := NewStore()
+	for n := 1; n <= 1000; n++ {
+		b := s.block(n, max(blockBytesMin, 2*n))
+		if len(b) < 2*n || len(b)%n > len(b)/6 { // that is what the allocator adds, at most
+			t.Errorf("a block of %d bytes for bodies of %d", len(b), n)
+		}
+	}
+}
+
+func TestAChunkHasLittleRoomForMoreRecords(t *testing.T) {
+	s := NewStore()
+	for seq := uint64(1); seq <= chunkSlots; seq++ {
+		s.Put(1, seq, 0, 0, 0, []byte("x"))
+		h := s.queue(1).chunks[0].hot
+		most := 2 * len(h.recs)
+		if len(h.recs) < recsFew {
+			most = recsMin + len(h.recs)*3/2
+		}
+		if cap(h.recs) > min(most, chunkSlots) {
+			t.Errorf("%d records have room for %d", len(h.recs), cap(h.recs))
+		}
+	}
+}
