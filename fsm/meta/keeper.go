@@ -72,4 +72,4 @@ func (v *View) KeeperOf(vhost, exchange string) *Queue {
 
 // AllQueues goes through the queues of all vhosts by age, with those that
 // exchanges keep messages in.
-func (v *View) AllQueues() iter.Seq[*Queue] { return each(v.queueIDs.Root(), nil) }
+func (v *View) AllQueues() iter.Seq[*Queue] { return v.queueIDs.of(0) }

@@ -80,7 +80,7 @@ func (s *State) sessionEnd(op SessionEnd) Result {
 
 // endSession ends a session and deletes the queues in its memory.
 func (s *State) endSession(old *session) {
-	for _, q := range s.queueGroups.list(numberKey(uint64(mq.LocalGroup(old.ID)))) {
+	for _, q := range slices.Collect(s.queueGroups.root.of(mq.LocalGroup(old.ID))) {
 		s.removeQueue(q)
 	}
 	s.sessions.delete([]byte(old.Node))

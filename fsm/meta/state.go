@@ -21,9 +21,9 @@ type State struct {
 	permissions table[*Permission]
 	exchanges   table[*Exchange]
 	queues      table[*Queue]
-	queueIDs    table[*Queue]
+	queueIDs    numbered
 	keepers     table[*Queue] // by the names of their exchanges
-	queueGroups table[*Queue]
+	queueGroups numbered
 	bindings    table[*Binding]
 	bindingsTo  table[*Binding]
 	nodes       table[*Node]
@@ -52,9 +52,9 @@ func New() *State {
 		permissions: newTable[*Permission](),
 		exchanges:   newTable[*Exchange](),
 		queues:      newTable[*Queue](),
-		queueIDs:    newTable[*Queue](),
+		queueIDs:    newNumbered(),
 		keepers:     newTable[*Queue](),
-		queueGroups: newTable[*Queue](),
+		queueGroups: newNumbered(),
 		bindings:    newTable[*Binding](),
 		bindingsTo:  newTable[*Binding](),
 		nodes:       newTable[*Node](),

@@ -5,8 +5,6 @@ import (
 	"iter"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
-
-	"warren/mq"
 )
 
 // table is an ordered map that a View can share: writes go to a transaction,
@@ -90,10 +88,6 @@ func nameKey(vhost, name string) []byte {
 func vhostPrefix(vhost string) []byte { return appendString(nil, vhost) }
 
 func numberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
-
-func groupKey(g mq.GroupID, q mq.QueueID) []byte {
-	return binary.BigEndian.AppendUint64(numberKey(uint64(g)), uint64(q))
-}
 
 func permissionKey(user, vhost string) []byte { return nameKey(user, vhost) }
 

@@ -94,8 +94,8 @@ func (s *State) checkHome(g mq.GroupID, owner mq.SessionID) *mq.Error {
 
 func (s *State) indexQueue(q *Queue) {
 	s.names(q).put(nameKey(q.VHost, q.Name), q)
-	s.queueIDs.put(numberKey(uint64(q.ID)), q)
-	s.queueGroups.put(groupKey(q.Group, q.ID), q)
+	s.queueIDs.put(numberedKey{id: q.ID}, q)
+	s.queueGroups.put(numberedKey{q.Group, q.ID}, q)
 }
 
 // names is the table that has q by its name.
@@ -109,7 +109,7 @@ func (s *State) names(q *Queue) *table[*Queue] {
 func (s *State) queueDelete(op QueueDelete) Result {
 	var q *Queue
 	if op.IfID != 0 {
-		q, _ = s.queueIDs.get(numberKey(uint64(op.IfID)))
+		q = s.queueIDs.root.find(numberedKey{id: op.IfID})
 	} else {
 		q, _ = s.queues.get(nameKey(op.VHost, op.Name))
 	}
@@ -122,8 +122,8 @@ func (s *State) queueDelete(op QueueDelete) Result {
 
 func (s *State) removeQueue(q *Queue) {
 	s.names(q).delete(nameKey(q.VHost, q.Name))
-	s.queueIDs.delete(numberKey(uint64(q.ID)))
-	s.queueGroups.delete(groupKey(q.Group, q.ID))
+	s.queueIDs.delete(numberedKey{id: q.ID})
+	s.queueGroups.delete(numberedKey{q.Group, q.ID})
 	if q.Keeper == NoKeeper { // else a client's queue may have its name
 		for _, b := range s.bindingsTo.list(toPrefix(q.VHost, q.Name, false)) {
 			s.removeBinding(b)

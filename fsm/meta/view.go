@@ -23,9 +23,9 @@ type View struct {
 	permissions *iradix.Tree[*Permission]
 	exchanges   *iradix.Tree[*Exchange]
 	queues      *iradix.Tree[*Queue]
-	queueIDs    *iradix.Tree[*Queue] // keepers too
+	queueIDs    *numberedNode // keepers too
 	keepers     *iradix.Tree[*Queue]
-	queueGroups *iradix.Tree[*Queue]
+	queueGroups *numberedNode
 	bindings    *iradix.Tree[*Binding] // by source
 	bindingsTo  *iradix.Tree[*Binding] // by destination
 	nodes       *iradix.Tree[*Node]
@@ -122,7 +122,7 @@ func (v *View) EachExchange(vhost string) iter.Seq[*Exchange] {
 func (v *View) Queue(vhost, name string) *Queue { return find(v.queues, nameKey(vhost, name)) }
 
 // QueueByID returns a queue, nil if it is gone.
-func (v *View) QueueByID(id mq.QueueID) *Queue { return find(v.queueIDs, numberKey(uint64(id))) }
+func (v *View) QueueByID(id mq.QueueID) *Queue { return v.queueIDs.find(numberedKey{id: id}) }
 
 // EachQueue goes through the queues of a vhost by name.
 func (v *View) EachQueue(vhost string) iter.Seq[*Queue] {
@@ -131,7 +131,7 @@ func (v *View) EachQueue(vhost string) iter.Seq[*Queue] {
 
 // QueuesOf goes through the queues that live in a group by age.
 func (v *View) QueuesOf(g mq.GroupID) iter.Seq[*Queue] {
-	return each(v.queueGroups.Root(), numberKey(uint64(g)))
+	return v.queueGroups.of(g)
 }
 
 // QueueCount is the number of queues in all vhosts.
