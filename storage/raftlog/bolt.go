@@ -82,6 +82,8 @@ type Bolt struct {
 	opts                  Options
 	tail                  tail
 	whole                 uint64 // see WholeFrom
+	file                  *os.File
+	broken                atomic.Pointer[error] // see guard
 
 	stores, entries, bytes, nanos, slow atomic.Uint64
 	hits, misses                        atomic.Uint64
@@ -123,20 +125,32 @@ func openBolt(path string, o Options, verify func(*Bolt) error) (*Bolt, error) {
 	if err := checkBolt(path); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
+	b := &Bolt{path: path, opts: o, tail: tail{bytesMax: o.CacheBytes}}
+	if err := b.guard(b.open); err != nil {
+		if b.broken.Load() != nil && b.file != nil {
+			err = errors.Join(err, b.file.Close())
+		}
+		return nil, fmt.Errorf("open log %s: %w", path, err)
+	}
+	if err := verify(b); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, err), b.Close())
+	}
+	return b, nil
+}
+
+func (b *Bolt) open() (err error) {
+	b.BoltStore, err = raftboltdb.New(raftboltdb.Options{Path: b.path, BoltOptions: &bbolt.Options{
 		Timeout:         lockWaitMax,
 		NoFreelistSync:  true, // or every commit writes the whole freelist
 		FreelistType:    bbolt.FreelistMapType,
 		InitialMmapSize: mmapBytes,
+		OpenFile: func(path string, flag int, mode os.FileMode) (f *os.File, err error) {
+			f, err = os.OpenFile(path, flag, mode)
+			b.file = f
+			return f, err
+		},
 	}})
-	if err != nil {
-		return nil, fmt.Errorf("open log %s: %w", path, err)
-	}
-	b := &Bolt{BoltStore: store, path: path, opts: o, tail: tail{bytesMax: o.CacheBytes}}
-	if err := verify(b); err != nil {
-		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, err), store.Close())
-	}
-	return b, nil
+	return err
 }
 
 // StoreLog is raft.LogStore's.
@@ -176,7 +190,7 @@ func (b *Bolt) GetLog(index uint64, l *raft.Log) error {
 // read reads one entry from the file and checks it.
 func (b *Bolt) read(index uint64, l *raft.Log) error {
 	*l = raft.Log{}
-	err := b.BoltStore.GetLog(index, l)
+	err := b.guard(func() error { return b.BoltStore.GetLog(index, l) })
 	if err == nil {
 		err = unsealEntry(index, l)
 	} else if !errors.Is(err, raft.ErrLogNotFound) {
@@ -196,12 +210,15 @@ func (b *Bolt) DeleteRange(first, last uint64) error {
 
 // Set is raft.StableStore's.
 func (b *Bolt) Set(k, v []byte) error {
+	if err := b.lookFirst(); errors.Is(err, ErrDamaged) {
+		return err
+	}
 	return b.insist("store "+string(k), func() error { return b.BoltStore.Set(k, sealValue(k, v)) })
 }
 
 // Get is raft.StableStore's.
 func (b *Bolt) Get(k []byte) ([]byte, error) {
-	v, err := b.BoltStore.Get(k)
+	v, err := b.raw(k)
 	if err != nil {
 		return nil, err
 	}
@@ -253,10 +270,10 @@ func (b *Bolt) write(what string, do func() error) error {
 		b.opts.Fatal(fmt.Errorf("%s: %s: %w for %s", b.path, what, ErrHung, b.opts.HungAfter))
 	})
 	dog.begin()
-	err := do()
+	err := b.guard(do)
 	dog.end()
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, ErrDamaged) { // nothing was written
+		return err
 	}
 	err = fmt.Errorf("%s: %w", what, err)
 	if refused(err) {

@@ -74,7 +74,10 @@ func (b *Bolt) bounds() (first, last uint64, err error) {
 
 func (b *Bolt) resealValues() error {
 	for _, k := range raftKeys {
-		v, err := b.BoltStore.Get(k)
+		v, err := b.raw(k)
+		if errors.Is(err, ErrDamaged) {
+			return err
+		}
 		if err != nil {
 			continue // there is none
 		}
@@ -97,7 +100,7 @@ func (b *Bolt) resealEntries() error {
 	var batch []*raft.Log
 	for i := first; i <= last; i++ {
 		l := new(raft.Log)
-		if err := b.BoltStore.GetLog(i, l); errors.Is(err, raft.ErrLogNotFound) {
+		if err := b.guard(func() error { return b.BoltStore.GetLog(i, l) }); errors.Is(err, raft.ErrLogNotFound) {
 			b.whole = i + 1
 			continue
 		} else if err != nil {
