@@ -97,7 +97,7 @@ func (c *completer) run() {
 	c.mu.Unlock()
 	for {
 		c.mu.Lock()
-		if c.epoch != epoch {
+		if c.epoch != epoch || c.closed { // it may begin after the last flush
 			c.mu.Unlock()
 			signal(c.arrived) // it may have been meant for our successor
 			return

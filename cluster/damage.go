@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/hashicorp/raft"
 
@@ -46,20 +47,119 @@ func (g *Group) Damaged() error {
 // Rebuilding reports whether this replica is being rebuilt from its peers.
 func (g *Group) Rebuilding() bool { return g.standing.now.Load() == standRefilling }
 
-// watchedLog is the log as Raft has it. An entry that cannot be read any more
-// ends this replica's say: Raft on a follower panics over it, and on a leader
-// only goes on trying. And Raft does not read faster than the Machine applies.
+// watchedLog is the log as one run of Raft has it. Raft does not read faster
+// than the Machine applies, and an entry that cannot be read any more ends this
+// replica's say.
 type watchedLog struct {
 	groupLog
 	group *Group
+	run   *groupRaft
 }
 
 // GetLog is raft.LogStore's.
 func (w watchedLog) GetLog(index uint64, l *raft.Log) error {
 	w.group.holdBack(index)
 	err := w.groupLog.GetLog(index, l)
-	if err != nil && errors.Is(err, raftlog.ErrDamaged) {
-		w.group.markDamaged(err, standLost)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrLogNotFound):
+		// It may be behind the end, or a snapshot may stand for it: Raft asks. But
+		// one that is committed and not applied is there.
+		r := w.run.started.Load()
+		if r == nil || index <= w.group.AppliedIndex() || index <= r.AppliedIndex() || index > r.CommitIndex() {
+			return err
+		}
+		w.run.leave(w.group, fmt.Errorf("entry %d is committed and missing: %w", index, raftlog.ErrDamaged))
+	case w.run.mayPanic(index):
+		w.run.leave(w.group, err)
+	case !w.group.closing.Load():
+		w.group.markDamaged(err, standLost) // a leader goes on until another one has taken over
+	}
+	return err
+}
+
+// mayPanic reports whether Raft v1.8.0 panics if it cannot have an entry: when
+// it begins, and when it applies. It answers true if it does not know.
+func (r *groupRaft) mayPanic(index uint64) bool {
+	raft := r.started.Load()
+	return raft == nil || index > raft.AppliedIndex() && index <= raft.CommitIndex()
+}
+
+// fail ends a run whose log, term or vote is damaged, as soon as it is noticed.
+func (r *groupRaft) fail(g *Group, why error) {
+	g.markDamaged(why, standLost)
+	g.leaders.requestRestart(restartReason{why: why.Error()})
+	r.failing.Do(func() { close(r.failed) }) // last: who waits for Raft finds the rest
+}
+
+// leave is fail where Raft would panic over an error. It ends the goroutine that
+// calls it, which is Raft's: what is deferred there runs, so that the rest of
+// Raft can be shut down as ever, and nobody hears of anything as stored, voted
+// for or applied that is not.
+func (r *groupRaft) leave(g *Group, why error) {
+	r.fail(g, why)
+	runtime.Goexit()
+}
+
+// StoreLogs is raft.LogStore's.
+func (w watchedLog) StoreLogs(logs []*raft.Log) error {
+	err := w.groupLog.StoreLogs(logs)
+	if errors.Is(err, raftlog.ErrDamaged) {
+		w.run.fail(w.group, err)
+	}
+	return err
+}
+
+// DeleteRange is raft.LogStore's.
+func (w watchedLog) DeleteRange(first, last uint64) error {
+	err := w.groupLog.DeleteRange(first, last)
+	if errors.Is(err, raftlog.ErrDamaged) {
+		w.run.fail(w.group, err)
+	}
+	return err
+}
+
+// watchedStable is the term and the vote as one run of Raft has them. Whoever
+// asks for a vote hears that there is none, if they cannot be read or written.
+type watchedStable struct {
+	raft.StableStore
+	group *Group
+	run   *groupRaft
+}
+
+// Get is raft.StableStore's.
+func (w watchedStable) Get(k []byte) ([]byte, error) {
+	v, err := w.StableStore.Get(k)
+	if errors.Is(err, raftlog.ErrDamaged) {
+		w.run.fail(w.group, err)
+	}
+	return v, err
+}
+
+// GetUint64 is raft.StableStore's.
+func (w watchedStable) GetUint64(k []byte) (uint64, error) {
+	v, err := w.StableStore.GetUint64(k)
+	if errors.Is(err, raftlog.ErrDamaged) {
+		w.run.fail(w.group, err)
+	}
+	return v, err
+}
+
+// Set is raft.StableStore's.
+func (w watchedStable) Set(k, v []byte) error {
+	err := w.StableStore.Set(k, v)
+	if errors.Is(err, raftlog.ErrDamaged) {
+		w.run.leave(w.group, err)
+	}
+	return err
+}
+
+// SetUint64 is raft.StableStore's.
+func (w watchedStable) SetUint64(k []byte, v uint64) error {
+	err := w.StableStore.SetUint64(k, v)
+	if errors.Is(err, raftlog.ErrDamaged) {
+		w.run.leave(w.group, err)
 	}
 	return err
 }

@@ -67,11 +67,14 @@ type Group struct {
 // has several, one after the other, over the same stores.
 type groupRaft struct {
 	*raft.Raft
+	started   atomic.Pointer[raft.Raft] // the same, for Raft's own goroutines
 	transport groupTransport
 	pacer     pacer
 	taken     atomic.Uint64 // the newest entry that was read to be applied; see holdBack
 	notify    chan bool
 	ended     chan struct{} // closed when this run is being shut down
+	failed    chan struct{} // closed by fail
+	failing   sync.Once
 	work      sync.WaitGroup
 }
 
@@ -180,6 +183,8 @@ func (r *groupRaft) await(ctx context.Context, answer <-chan error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-r.ended:
+		return ErrGroupClosed
+	case <-r.failed:
 		return ErrGroupClosed
 	}
 }

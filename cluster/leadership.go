@@ -65,7 +65,6 @@ func (l *leadership) run(ctx context.Context) {
 		}
 		if why := l.restart.Swap(nil); why != nil {
 			l.follow()
-			l.restarts.Add(1)
 			l.group.restartInPlace(*why)
 		}
 		l.settle(ctx)
@@ -81,8 +80,8 @@ func (l *leadership) settle(ctx context.Context) {
 		if led := l.led.Load(); led != 0 && (!leads || led != term) {
 			l.follow()
 		}
-		if !leads || l.led.Load() == term || l.group.closing.Load() {
-			return
+		if !leads || l.led.Load() == term || l.group.closing.Load() || l.restart.Load() != nil {
+			return // whoever asks for a restart wakes run
 		}
 		err := l.barrier(ctx, r)
 		if now, still := r.leads(); !still || now != term {

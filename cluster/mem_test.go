@@ -33,6 +33,8 @@ type memNet struct {
 	open  map[string]*Group // for reports
 	// hold is how long a node that was just opened has no vote for others.
 	hold time.Duration
+	// scanned, if set, is called when Raft has read the log that it begins with.
+	scanned func()
 	// uncommitted entries are what reports say that a leader has besides.
 	uncommitted uint64
 }
@@ -73,6 +75,14 @@ func (t *memTransport) guard() {
 		case <-t.ended:
 			return
 		}
+	}
+}
+
+// SetHeartbeatHandler is the last of what Raft does before it runs.
+func (t *memTransport) SetHeartbeatHandler(f func(raft.RPC)) {
+	t.InmemTransport.SetHeartbeatHandler(f)
+	if t.net.scanned != nil {
+		t.net.scanned()
 	}
 }
 
@@ -324,6 +334,7 @@ type memCluster struct {
 	nodes []*memNode
 
 	heartbeat time.Duration
+	cache     int64         // bytes of entries in memory; 0 is what it is in earnest, and -1 none
 	ahead     int64         // bytes; 0 is what it is in earnest
 	stuck     chan struct{} // if set, no machine applies anything until it is closed
 }
@@ -353,11 +364,11 @@ func (c *memCluster) open(n *memNode) error {
 	if testing.Verbose() && os.Getenv("RAFT_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", n.id)
 	}
-	n.openWAL(c.t, c.wal)
+	n.openWAL(c.t, c.wal, c.cache)
 	g, err := openGroup(c.t.Context(), groupSeat{
 		id: n.id, dir: n.dir, log: log,
 		fatal:     func(err error) { n.fatal <- err },
-		profile:   groupProfile{heartbeat: c.heartbeat, aheadMax: c.ahead},
+		profile:   groupProfile{heartbeat: c.heartbeat, cacheMax: c.cache, aheadMax: c.ahead},
 		wal:       n.wal,
 		report:    c.report,
 		terms:     func(ctx context.Context, _ uint64) (uint64, error) { return c.terms(ctx, n.id) },
@@ -399,13 +410,13 @@ func (c *memCluster) terms(ctx context.Context, self string) (term uint64, err e
 	return term, nil
 }
 
-func (n *memNode) openWAL(t testing.TB, wanted bool) {
+func (n *memNode) openWAL(t testing.TB, wanted bool, cache int64) {
 	t.Helper()
 	if !wanted {
 		return
 	}
 	w, err := raftlog.OpenWAL(vfs.OS{}, filepath.Join(n.dir, "wal"), raftlog.Options{
-		Log: slog.New(slog.DiscardHandler), Fatal: func(err error) { n.fatal <- err }, FileBytes: 1 << 20,
+		Log: slog.New(slog.DiscardHandler), Fatal: func(err error) { n.fatal <- err }, FileBytes: 1 << 20, CacheBytes: cache,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -6,8 +6,12 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// voters are the ids of the voting members in the newest configuration.
+// voters are the ids of the voting members in the newest configuration; none
+// between two runs of Raft.
 func (g *Group) voters(r *groupRaft) []string {
+	if r == nil {
+		return nil
+	}
 	f := r.GetConfiguration()
 	servers := f.Configuration().Servers
 	ids := make([]string, 0, len(servers))

@@ -245,6 +245,7 @@ func (g *Group) startRun(replay bool) error {
 		transport: g.seat.transport(g.gid, &g.standing, g.stores.snapshots),
 		notify:    make(chan bool, 16),
 		ended:     make(chan struct{}),
+		failed:    make(chan struct{}),
 	}
 	run.pacer.reach = func(commit uint64) uint64 { return g.reach(commit, g.seat.profile.aheadTold()) }
 	run.transport.pace(&run.pacer)
@@ -255,18 +256,34 @@ func (g *Group) startRun(replay bool) error {
 	}
 	g.apply.seen = 0
 	g.apply.starting.Store(true)
-	r, err := raft.NewRaft(conf, g.apply, watchedLog{g.stores.log, g}, g.stores.stable, g.stores.snapshots, run.transport)
+	err := run.start(g, conf)
 	g.apply.starting.Store(false)
 	if err != nil {
 		return errors.Join(err, run.transport.Close())
 	}
-	run.Raft = r
 	run.work.Go(func() { g.leaders.drain(run) })
 	g.proposing.Lock()
 	g.raft.Store(run)
 	g.proposing.Unlock()
 	g.stand(run) // if a rebuild ended meanwhile
 	return nil
+}
+
+// start starts Raft, on a goroutine that damage to the stores may end.
+func (r *groupRaft) start(g *Group, conf *raft.Config) (err error) {
+	begun := make(chan struct{})
+	go func() {
+		defer close(begun)
+		log, stable := watchedLog{g.stores.log, g, r}, watchedStable{g.stores.stable, g, r}
+		if r.Raft, err = raft.NewRaft(conf, g.apply, log, stable, g.stores.snapshots, r.transport); err == nil {
+			r.started.Store(r.Raft)
+		}
+	}()
+	<-begun
+	if err == nil && r.Raft == nil {
+		err = g.Damaged()
+	}
+	return err
 }
 
 // bootstrap writes the first configuration into empty stores.
@@ -342,17 +359,30 @@ func (g *Group) endRun(last bool) {
 }
 
 // restartInPlace replaces a Raft that is stuck, over the same stores and the
-// same Machine. Called by the leadership goroutine, after Follow.
+// same Machine; of a replica whose log is damaged it only ends Raft, so that
+// the others elect somebody if this one led. Called by the leadership goroutine,
+// after Follow.
 func (g *Group) restartInPlace(why restartReason) {
-	g.log.Error("restarting the group's raft", "why", why.why, "wipe_log", why.wipeLog)
-	g.endRun(false)
-	if why.wipeLog {
-		if err := g.stores.wipeLog(); err != nil {
-			g.seat.fatal(fmt.Errorf("wipe the log of group %d: %w", g.gid, err))
-			return
-		}
+	if g.raft.Load() == nil {
+		return // the log was found to be damaged when Raft was to start
 	}
-	if err := g.startRun(true); err != nil {
+	g.endRun(false)
+	if g.standing.now.Load() == standLost {
+		g.log.Error("the group's raft is not started again before its replica is rebuilt", "why", why.why)
+		return
+	}
+	g.log.Error("restarting the group's raft", "why", why.why, "wipe_log", why.wipeLog)
+	g.leaders.restarts.Add(1)
+	var err error
+	if why.wipeLog {
+		err = damaged(g.stores.wipeLog())
+	}
+	if err == nil {
+		err = damaged(g.startRun(true))
+	}
+	if errors.Is(err, ErrDamaged) {
+		g.markDamaged(err, standLost)
+	} else if err != nil {
 		g.seat.fatal(fmt.Errorf("restart group %d: %w", g.gid, err))
 	}
 }

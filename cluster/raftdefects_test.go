@@ -127,7 +127,7 @@ func TestATailThatIsMendedByThenIsNotWiped(t *testing.T) {
 
 func plant(t *testing.T, n *memNode, f func(*groupStores)) {
 	t.Helper()
-	n.openWAL(t, true)
+	n.openWAL(t, true, 0)
 	defer n.closeWAL(t)
 	seat := groupSeat{id: n.id, dir: n.dir, wal: n.wal, fatal: func(err error) { t.Error(err) }}
 	s, err := openStores(seat, testGroup, false, slog.New(slog.DiscardHandler))
