@@ -87,6 +87,10 @@ func (n *node) digest() uint64 {
 	for i := range n.refused {
 		h = mix(h, n.refused[i].sum)
 	}
+	if g := n.staged; g != nil {
+		// DigestVersion stays: a state with parts is one that no older build can read.
+		h = mix(mix(mix(h, g.total), uint64(len(g.bytes))), uint64(g.sum))
+	}
 	return h
 }
 

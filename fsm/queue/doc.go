@@ -1,7 +1,7 @@
 // Package queue is the replicated state of one queue group: for each queue
 // the next seq, the delivered high-water mark and which messages are live, and
-// for each node the last batch that was applied and what was refused of those
-// before it.
+// for each node the last batch that was applied, what was refused of those
+// before it, and what has come of a message in parts.
 //
 // It is pure and total. It does not know the time, Raft, consumers, what a
 // message looks like inside, where bodies are kept, or which queues exist in

@@ -38,7 +38,7 @@ type Enqueued struct {
 	Priority uint8
 	Buried   bool // refused: in the queue only to leave it for the dead-letter exchange
 	ExpiryMs int64
-	Content  []byte // part of the entry that was applied
+	Content  []byte // part of the entry that was applied, or what was put together of parts
 }
 
 // Range is a run of seqs of one queue, both ends included.

@@ -29,6 +29,7 @@ const (
 	partDelete      = 0x27 // uvarint queue
 	partReturn      = 0x28 // uvarint queue | uvarint n | n x (uvarint seq distance | uvarint failed | uvarint acquired)
 	partReturnLater = 0x29 // the same, and for each a uvarint due time
+	partUnstage     = 0x2A // uvarint node | uvarint session. Since level 3, as EnqueuePart
 )
 
 // AppendEntry begins an entry. decidedTerm is the term that its decisions were
@@ -157,6 +158,9 @@ func checkPart(opcode byte, payload []byte) error {
 		return checkReturn(payload, opcode == partReturnLater)
 	case partDelete:
 		_, err := parseDelete(payload)
+		return err
+	case partUnstage:
+		_, _, err := parseUnstage(payload)
 		return err
 	}
 	return fmt.Errorf("unknown part %#x in an entry", opcode)

@@ -22,6 +22,8 @@ type modelNode struct {
 	session mq.SessionID
 	last    uint64
 	refused map[uint64][]Run // of every batch; nil of one that was taken whole
+	staged  []byte           // of a message in parts
+	total   int              // of that message; 0 if there is none
 }
 
 type modelQueue struct {
@@ -55,6 +57,8 @@ type part struct {
 	refusals    []Refusal
 	back        []Returned
 	once        *modelOnce // of an Enqueue
+	at, total   int        // of an EnqueuePart; total also of an EnqueueWhole
+	bytes       []byte     // of an EnqueuePart
 	stale       bool       // decided in another term
 }
 
@@ -70,8 +74,18 @@ func (p part) append(dst []byte) []byte {
 			return AppendEnqueueOnce(dst, o.nowMs, o.windows, p.queues, Persistent, 3, -7, []byte("body"))
 		}
 		return AppendEnqueue(dst, p.queues, Persistent, 3, -7, []byte("body"))
+	case byte(EnqueuePart):
+		return AppendPart(dst, p.at, p.total, p.bytes)
+	case byte(EnqueueWhole):
+		inner := AppendEnqueue(nil, p.queues, Persistent, 3, -7, nil)
+		if o := p.once; o != nil {
+			inner = AppendEnqueueOnce(nil, o.nowMs, o.windows, p.queues, Persistent, 3, -7, nil)
+		}
+		return AppendWhole(dst, p.total, min(p.total, 3), inner)
 	case byte(Settle):
 		return AppendSettle(dst, p.queues[0], p.first, p.last)
+	case partUnstage:
+		return AppendUnstage(dst, p.origin.Node, p.origin.Session)
 	case partDrop:
 		return AppendDrop(dst, p.queues[0], p.first, p.last)
 	case partReserve:
@@ -146,8 +160,10 @@ func (h *happened) add(t *rapid.T, fx *Effects) {
 
 func (m *model) apply(p part, h *happened) {
 	switch p.kind {
-	case byte(Enqueue):
-		m.enqueue(p, nil, h)
+	case partUnstage:
+		if n := m.nodes[p.origin.Node]; n != nil && n.session == p.origin.Session {
+			n.staged, n.total = nil, 0
+		}
 	case byte(Settle), partDrop:
 		m.settle(p.queues[0], p.first, p.last, nil, h)
 	case partReserve:
@@ -184,7 +200,7 @@ func (m *model) apply(p part, h *happened) {
 
 // enqueue puts a message into its queues, but for those that refuse it, and
 // says whether one does, or it comes too late for one.
-func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) {
+func (m *model) enqueue(p part, content string, refusals []Refusal, h *happened) (refused bool) {
 	refused = len(refusals) > 0
 	for place, id := range p.queues {
 		at := slices.IndexFunc(refusals, func(r Refusal) bool { return int(r.Queue) == place })
@@ -203,7 +219,7 @@ func (m *model) enqueue(p part, refusals []Refusal, h *happened) (refused bool) 
 		if at >= 0 {
 			q.notes[q.last] = Note{Buried: true}
 		}
-		h.enqueued = append(h.enqueued, modelMessage{modelSeq{id, q.last}, Persistent, 3, at >= 0, -7, "body"})
+		h.enqueued = append(h.enqueued, modelMessage{modelSeq{id, q.last}, Persistent, 3, at >= 0, -7, content})
 	}
 	return refused
 }
@@ -276,7 +292,7 @@ func (m *model) batch(p part, h *happened) {
 	default:
 		n.last++
 		r.Last = n.last
-		r.Refused = m.refusing(p, h)
+		r.Refused = m.refusing(n, p, h)
 		if r.Refused != nil {
 			n.refused[n.last] = r.Refused
 			n.forgetOld()
@@ -285,10 +301,20 @@ func (m *model) batch(p part, h *happened) {
 	h.results = append(h.results, r)
 }
 
-func (m *model) refusing(p part, h *happened) (runs []Run) {
+func (m *model) refusing(n *modelNode, p part, h *happened) (runs []Run) {
 	message := uint32(0)
 	for _, op := range p.ops {
-		if op.kind != byte(Enqueue) {
+		content, whole := "body", true
+		switch op.kind {
+		case byte(Enqueue):
+		case byte(EnqueueWhole):
+			_, ok := mq.ParseContent(n.staged)
+			content, whole = string(n.staged), ok && n.total == op.total && len(n.staged) == op.total
+			n.staged, n.total = nil, 0
+		case byte(EnqueuePart):
+			n.stage(op)
+			continue
+		default:
 			m.apply(op, h)
 			continue
 		}
@@ -298,12 +324,24 @@ func (m *model) refusing(p part, h *happened) (runs []Run) {
 				here = append(here, r)
 			}
 		}
-		if m.enqueue(op, here, h) {
+		if !whole || m.enqueue(op, content, here, h) {
 			runs = appendRun(runs, message)
 		}
 		message++
 	}
 	return runs
+}
+
+// stage is the definition of how parts go together.
+func (n *modelNode) stage(op part) {
+	if op.at == 0 {
+		n.staged, n.total = nil, op.total
+	}
+	if n.total != op.total || len(n.staged) != op.at {
+		n.staged, n.total = nil, 0
+		return
+	}
+	n.staged = append(n.staged, op.bytes...)
 }
 
 // forgetOld keeps the last RefusalsKept batches that were refused in part.
@@ -387,7 +425,7 @@ func program(t *rapid.T) []part {
 		q := queue.Draw(t, "queue")
 		p := part{queues: []mq.QueueID{q}, first: seq.Draw(t, "first")}
 		p.last = p.first + mq.Seq(rapid.SampledFrom([]int{0, 0, 1, 5, 64, 700, 2048}).Draw(t, "span"))
-		p.kind = rapid.SampledFrom([]byte{partBatch, partBatch, partBatch, partRefusing, partRefusing, partReturn, partReturnLater, partReturnLater, partDrop, partReserve, partPurge, partDelete}).Draw(t, "kind")
+		p.kind = rapid.SampledFrom([]byte{partBatch, partBatch, partBatch, partRefusing, partRefusing, partReturn, partReturnLater, partReturnLater, partDrop, partReserve, partPurge, partDelete, partUnstage}).Draw(t, "kind")
 		switch p.kind {
 		case partPurge:
 			p.except = slices.Sorted(slices.Values(rapid.SliceOfN(seq, 0, 5).Draw(t, "except")))
@@ -402,6 +440,8 @@ func program(t *rapid.T) []part {
 					}
 				}
 			}
+		case partUnstage:
+			p.origin = Origin{Node: uint32(rapid.IntRange(1, 3).Draw(t, "node")), Session: mq.SessionID(rapid.IntRange(4, 6).Draw(t, "session"))}
 		case partDelete:
 			if rapid.IntRange(0, 3).Draw(t, "rarely") > 0 {
 				continue
@@ -458,9 +498,37 @@ func batch(t *rapid.T, queue *rapid.Generator[mq.QueueID], seq *rapid.Generator[
 			continue
 		}
 		ids := rapid.SliceOfNDistinct(queue, 1, 3, rapid.ID[mq.QueueID]).Draw(t, "queues")
+		if rapid.IntRange(0, 2).Draw(t, "in parts") == 0 {
+			ops = append(ops, inParts(t, ids)...)
+			continue
+		}
 		for range rapid.SampledFrom([]int{1, 1, 2, 30, 70, 1100}).Draw(t, "messages") {
 			ops = append(ops, part{kind: byte(Enqueue), queues: ids, once: drawOnce(t)})
 		}
+	}
+	return ops
+}
+
+// inParts draws some of the parts of a message, and perhaps its end: from one
+// batch to the next they may go on, or not.
+func inParts(t *rapid.T, ids []mq.QueueID) (ops []part) {
+	content := append(mq.NewContent("x", "k", []byte{0, 0}, 0), rapid.SampledFrom([]string{"0123456789", "abcdefghij"}).Draw(t, "body")...)
+	if rapid.IntRange(0, 9).Draw(t, "unsound") == 0 {
+		content[0] = 200 // its name would be longer than all of it
+	}
+	const parts, partBytes = 3, 7
+	first := rapid.SampledFrom([]int{0, 0, 0, 1, 2}).Draw(t, "first part")
+	last := rapid.SampledFrom([]int{0, 1, 2, 2, 2}).Draw(t, "last part")
+	for i := first; i <= last; i++ {
+		b := content[i*partBytes:]
+		if i < parts-1 {
+			b = b[:partBytes]
+		}
+		ops = append(ops, part{kind: byte(EnqueuePart), at: i * partBytes, total: len(content), bytes: b})
+	}
+	if last == parts-1 && rapid.IntRange(0, 3).Draw(t, "end") > 0 {
+		total := len(content) - rapid.SampledFrom([]int{0, 0, 0, 0, 1}).Draw(t, "other length")
+		ops = append(ops, part{kind: byte(EnqueueWhole), total: total, queues: ids, once: drawOnce(t)})
 	}
 	return ops
 }
@@ -574,6 +642,9 @@ func FuzzApply(f *testing.F) {
 	entry = AppendRefusing(entry, Origin{1, 2, 2}, []Refusal{{0, 1, true}, {1, 0, false}}, enqueued(2, 1, 300))
 	entry = AppendReturn(entry, 1, []Returned{{1, 1, 0, 1, 0}, {1, 300, 5, 6, 0}})
 	entry = AppendReturnLater(entry, 1, []Returned{{1, 1, 0, 2, 1 << 40}, {1, 300, 5, 7, 0}})
+	parts := AppendPart(AppendPart(nil, 0, 9, []byte("\x00\x00\x00\x00")), 4, 9, []byte("\x00\x00xyz"))
+	entry = AppendBatch(entry, Origin{1, 2, 3}, AppendPart(AppendWhole(parts, 9, 3, AppendEnqueue(nil, []mq.QueueID{1}, 0, 0, 0, nil)), 0, 9, []byte{7}))
+	entry = AppendUnstage(entry, 3, 4)
 	entry = AppendReserve(entry, 1, 1000)
 	entry = AppendPurge(entry, 300, 9, []mq.Seq{1, 4}, 5)
 	entry = AppendDrop(entry, 1, 0, 1<<63)

@@ -17,11 +17,15 @@ const (
 	// EnqueueFenced is the same, and not after a later term of its source has
 	// spoken. Nodes of a level that cannot read it must have gone before it is sent.
 	EnqueueFenced OpKind = 0x14
-	Settle        OpKind = 0x20 // a range of one queue is done with
+	// EnqueuePart is some of the content of a message, and EnqueueWhole the message
+	// once all of it has come (whole.go). The same goes for levels.
+	EnqueuePart  OpKind = 0x15
+	EnqueueWhole OpKind = 0x16
+	Settle       OpKind = 0x20 // a range of one queue is done with
 )
 
 // message reports whether an operation brings a message.
-func (k OpKind) message() bool { return k == Enqueue || k.once() }
+func (k OpKind) message() bool { return k == Enqueue || k.once() || k == EnqueueWhole }
 
 // once reports whether it brings one that may have been there.
 func (k OpKind) once() bool { return k == EnqueueOnce || k == EnqueueFenced }
@@ -36,10 +40,19 @@ type Op struct {
 	Queues          []mq.QueueID
 	Flags, Priority uint8
 	ExpiryMs        int64
-	Content         mq.Content
+	Content         mq.Content // nil of one that came in parts: only Apply knows it
+	wholeBody       int64      // of such a one
 	// Queue, First and Last are the range of a Settle. First > Last is empty.
 	Queue       mq.QueueID
 	First, Last mq.Seq
+}
+
+// BodyBytes is the size of the body of the message that an Enqueue brings.
+func (op *Op) BodyBytes() int64 {
+	if op.Content == nil {
+		return op.wholeBody
+	}
+	return int64(len(op.Content.Body()))
 }
 
 // AppendEnqueue appends an operation that puts content into every one of
@@ -120,13 +133,21 @@ func checkEach(ops []byte, each func(op Op)) (bad []byte, err error) {
 			if !ok {
 				return ops, errors.New("enqueue: content is malformed")
 			}
-			queues = queues[:0]
-			for ids := e.queues; len(ids) > 0; {
-				var id uint64
-				id, ids = uvarint(ids)
-				queues = append(queues, mq.QueueID(id))
-			}
+			queues = e.appendQueues(queues[:0])
 			op.Queues, op.Flags, op.Priority, op.ExpiryMs, op.Content = queues, e.flags, e.priority, e.expiryMs, content
+		case EnqueuePart:
+			if _, err = parsePiece(payload); err != nil {
+				return ops, err
+			}
+		case EnqueueWhole:
+			w, err := parseWhole(payload)
+			if err != nil {
+				return ops, err
+			}
+			e, _, _ := parseAnyEnqueue(w.kind, w.enqueue)
+			op.Kind, op.wholeBody = Enqueue, int64(w.bodyBytes)
+			queues = e.appendQueues(queues[:0])
+			op.Queues, op.Flags, op.Priority, op.ExpiryMs = queues, e.flags, e.priority, e.expiryMs
 		case Settle:
 			if op.Queue, op.First, op.Last, err = parseRange(payload); err != nil {
 				return ops, err
@@ -152,6 +173,10 @@ func checkOps(ops []byte) error {
 		switch OpKind(opcode) {
 		case Enqueue, EnqueueOnce, EnqueueFenced:
 			_, _, err = parseAnyEnqueue(OpKind(opcode), payload)
+		case EnqueuePart:
+			_, err = parsePiece(payload)
+		case EnqueueWhole:
+			_, err = parseWhole(payload)
 		case Settle:
 			_, _, _, err = parseRange(payload)
 		default:
@@ -170,6 +195,16 @@ type enqueue struct {
 	queues, content []byte
 	flags, priority uint8
 	expiryMs        int64
+}
+
+// appendQueues appends the queues.
+func (e *enqueue) appendQueues(dst []mq.QueueID) []mq.QueueID {
+	for ids := e.queues; len(ids) > 0; {
+		var id uint64
+		id, ids = uvarint(ids)
+		dst = append(dst, mq.QueueID(id))
+	}
+	return dst
 }
 
 // parseAnyEnqueue reads what brings a message; o is nil for an Enqueue.

@@ -70,11 +70,17 @@ func withoutRefused(ops []byte, refusals []Refusal) []byte {
 		opcode, payload, rest, _ := nextPart(ops)
 		whole := ops[:len(ops)-len(rest)]
 		ops = rest
-		if !OpKind(opcode).message() {
+		kind := OpKind(opcode)
+		if !kind.message() {
 			out = append(out, whole...)
 			continue
 		}
-		if kind := OpKind(opcode); kind.once() {
+		var end wholeEnd
+		if kind == EnqueueWhole {
+			end, _ = parseWhole(payload)
+			kind, payload = end.kind, end.enqueue
+		}
+		if kind.once() {
 			_, payload, _ = parseOnce(payload, kind == EnqueueFenced)
 		}
 		queues, _ := uvarint(payload)
@@ -85,10 +91,13 @@ func withoutRefused(ops []byte, refusals []Refusal) []byte {
 			}
 		}
 		message++
-		if taken == 0 {
-			out = AppendEnqueue(out, nil, 0, 0, 0, nil)
-		} else {
+		switch {
+		case taken > 0:
 			out = append(out, whole...)
+		case OpKind(opcode) == EnqueueWhole: // it still ends what came of it
+			out = AppendWhole(out, int(end.total), int(end.bodyBytes), AppendEnqueue(nil, nil, 0, 0, 0, nil))
+		default:
+			out = AppendEnqueue(out, nil, 0, 0, 0, nil)
 		}
 	}
 	return out
@@ -155,17 +164,18 @@ func (r *refusals) next() bool {
 // applyRefusing is applyOps of a batch that is refused in part. It returns
 // which messages are: those that r names, whether or not the queue is still
 // among theirs, and those that come too late.
-func (s *State) applyRefusing(ops []byte, r refusals, fx *Effects) (runs []Run) {
+func (s *State) applyRefusing(n *node, ops []byte, r refusals, fx *Effects) (runs []Run) {
 	more := r.next()
 	for message := uint32(0); len(ops) > 0; {
 		opcode, payload, rest, _ := nextPart(ops)
 		ops = rest
-		if !OpKind(opcode).message() {
-			s.applySettle(payload, fx)
+		kind := OpKind(opcode)
+		if !kind.message() {
+			s.applyOther(n, kind, payload, fx)
 			continue
 		}
-		e, once, _ := parseAnyEnqueue(OpKind(opcode), payload)
-		isRefused := more && r.at.Message == message
+		e, once, ok := n.message(kind, payload)
+		isRefused := !ok || more && r.at.Message == message
 		for ids, place := e.queues, uint32(0); len(ids) > 0; place++ {
 			var id uint64
 			id, ids = uvarint(ids)

@@ -49,7 +49,7 @@ func spoil(t *rapid.T, entry []byte) []byte {
 // restored is a state that went through a snapshot of some version that can
 // say it: what an older build wrote is one of these.
 func restored(t *rapid.T, s *State) *State {
-	b := s.appendAs(nil, byte(rapid.IntRange(int(s.version()), snapshotVersionTerms).Draw(t, "version")))
+	b := s.appendAs(nil, byte(rapid.IntRange(int(s.version()), snapshotVersionStaged).Draw(t, "version")))
 	r := New()
 	if err := r.Restore(b); err != nil {
 		t.Fatal(err)

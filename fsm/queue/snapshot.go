@@ -33,6 +33,11 @@ const (
 	// Version 5 has in addition the term of each window. That is safe for the same
 	// reason: only an EnqueueFenced brings a term into the state.
 	snapshotVersionTerms = 5
+	// Version 6 has in addition, after all else, what has come of messages in parts
+	// (appendStaged), so that a replica that is restored between two parts has them
+	// when the end comes. That is safe for the same reason: only an EnqueuePart
+	// brings that into the state, and all nodes can read this version by then.
+	snapshotVersionStaged = 6
 )
 
 const (
@@ -51,8 +56,25 @@ const (
 // AppendTo appends the state.
 func (s *State) AppendTo(dst []byte) []byte { return s.appendAs(dst, s.version()) }
 
+// Capture returns what AppendTo appends, in pieces. Those after the first are
+// shared with the state, and are what has come of large messages: it does not
+// take longer because of them. They stay as they are whatever is applied later
+// (see staged).
+func (s *State) Capture() [][]byte {
+	return append([][]byte{s.appendHead(nil, s.version())}, s.stagedBytes()...)
+}
+
 // appendAs appends the state as that version, which must be able to say it.
 func (s *State) appendAs(dst []byte, version byte) []byte {
+	dst = s.appendHead(dst, version)
+	for _, b := range s.stagedBytes() {
+		dst = append(dst, b...)
+	}
+	return dst
+}
+
+// appendHead appends all but the bytes of what is staged.
+func (s *State) appendHead(dst []byte, version byte) []byte {
 	dst = append(dst, version)
 	dst = binary.AppendUvarint(dst, uint64(len(s.nodes)))
 	for _, n := range s.nodes {
@@ -73,12 +95,20 @@ func (s *State) appendAs(dst []byte, version byte) []byte {
 			dst = q.appendWindows(dst, version)
 		}
 	}
+	if version >= snapshotVersionStaged {
+		dst = s.appendStaged(dst)
+	}
 	return dst
 }
 
 // version is the lowest that can say this state.
 func (s *State) version() byte {
 	version := byte(snapshotVersion)
+	for i := range s.nodes {
+		if s.nodes[i].staged != nil {
+			return snapshotVersionStaged
+		}
+	}
 	for _, q := range s.order {
 		switch {
 		case q.hasTerms():
@@ -169,8 +199,8 @@ func restore(b []byte) (*State, error) {
 		return nil, errSnapshot
 	}
 	version := b[0]
-	if version < snapshotVersion || version > snapshotVersionTerms {
-		return nil, fmt.Errorf("snapshot has version %d, known are %d to %d", version, snapshotVersion, snapshotVersionTerms)
+	if version < snapshotVersion || version > snapshotVersionStaged {
+		return nil, fmt.Errorf("snapshot has version %d, known are %d to %d", version, snapshotVersion, snapshotVersionStaged)
 	}
 	s := New()
 	n, b := uvarint(b[1:])
@@ -210,6 +240,9 @@ func restore(b []byte) (*State, error) {
 		s.sum += q.folded
 		s.order = append(s.order, q)
 		s.byID[q.id] = q
+	}
+	if b != nil && version >= snapshotVersionStaged {
+		return s, s.restoreStaged(b)
 	}
 	if b == nil || len(b) != 0 {
 		return nil, errSnapshot

@@ -26,6 +26,7 @@ type node struct {
 	session mq.SessionID
 	last    uint64
 	refused []refused // of its last batches; at most RefusalsKept
+	staged  *staged   // a message that comes in parts; nil while none does
 }
 
 // New returns the state before the first entry.
@@ -51,7 +52,7 @@ func (s *State) Apply(term uint64, entry []byte, fx *Effects) error {
 			o, ops, _ := parseBatch(payload)
 			if n := s.applyBatch(o, fx); n != nil {
 				at := len(fx.Results) - 1
-				runs := s.applyOps(ops, fx)
+				runs := s.applyOps(n, ops, fx)
 				n.remember(o.Seq, runs)
 				fx.Results[at].Refused = runs
 			}
@@ -59,7 +60,7 @@ func (s *State) Apply(term uint64, entry []byte, fx *Effects) error {
 			o, r, ops, _ := parseRefusing(payload)
 			if n := s.applyBatch(o, fx); n != nil {
 				at := len(fx.Results) - 1
-				runs := s.applyRefusing(ops, r, fx)
+				runs := s.applyRefusing(n, ops, r, fx)
 				n.remember(o.Seq, runs)
 				fx.Results[at].Refused = runs
 			}
@@ -81,6 +82,9 @@ func (s *State) Apply(term uint64, entry []byte, fx *Effects) error {
 		case partDelete:
 			id, _ := parseDelete(payload)
 			s.delete(id, fx)
+		case partUnstage:
+			number, session, _ := parseUnstage(payload)
+			s.unstage(number, session)
 		}
 	}
 	return nil
@@ -91,7 +95,7 @@ func (s *State) Apply(term uint64, entry []byte, fx *Effects) error {
 func (s *State) applyBatch(o Origin, fx *Effects) *node {
 	n := s.node(o.Node)
 	if o.Session > n.session {
-		n.session, n.last, n.refused = o.Session, 0, nil
+		n.session, n.last, n.refused, n.staged = o.Session, 0, nil, nil
 	}
 	r := Result{Origin: o, Last: n.last}
 	switch {
@@ -112,21 +116,21 @@ func (s *State) applyBatch(o Origin, fx *Effects) *node {
 	return nil
 }
 
-// applyOps applies the operations of a batch, and returns which of its messages
-// came too late. They are answered as refused, not as taken: whoever sent them
-// must not settle what they are copies of.
-func (s *State) applyOps(ops []byte, fx *Effects) (late []Run) {
+// applyOps applies the operations of a batch of n, and returns which of its
+// messages came too late, or not with all of their parts. They are answered as
+// refused, not as taken: whoever sent them must not settle what they are copies of.
+func (s *State) applyOps(n *node, ops []byte, fx *Effects) (late []Run) {
 	message := uint32(0)
 	for len(ops) > 0 {
 		opcode, payload, rest, _ := nextPart(ops)
 		ops = rest
 		kind := OpKind(opcode)
 		if !kind.message() {
-			s.applySettle(payload, fx)
+			s.applyOther(n, kind, payload, fx)
 			continue
 		}
-		e, once, _ := parseAnyEnqueue(kind, payload)
-		isLate := false
+		e, once, ok := n.message(kind, payload)
+		isLate := !ok
 		for ids := e.queues; len(ids) > 0; {
 			var id uint64
 			id, ids = uvarint(ids)
@@ -140,7 +144,13 @@ func (s *State) applyOps(ops []byte, fx *Effects) (late []Run) {
 	return late
 }
 
-func (s *State) applySettle(payload []byte, fx *Effects) {
+// applyOther applies an operation that brings no message.
+func (s *State) applyOther(n *node, kind OpKind, payload []byte, fx *Effects) {
+	if kind == EnqueuePart {
+		p, _ := parsePiece(payload)
+		n.stage(p)
+		return
+	}
 	id, first, last, _ := parseRange(payload)
 	s.settle(id, first, last, fx)
 }
