@@ -59,7 +59,7 @@ func (s *Shard) decide(o queue.Origin, ops []byte) (refusals []queue.Refusal) {
 				*r = s.roomIn(q)
 				into = append(into, q)
 			}
-			if r.take(bodySize(op.Content), &q.rules) {
+			if r.take(op.BodyBytes(), &q.rules) {
 				continue
 			}
 			x := queue.Refusal{Message: message, Queue: uint32(place), Bury: q.mayBury()}

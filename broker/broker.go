@@ -236,6 +236,7 @@ func (b *Broker) outbox(g mq.GroupID) (*outbox, error) {
 		return nil, errNoSession
 	}
 	o = newOutbox(g, Origin{b.number, b.session}, b.lane)
+	o.large.able = func() bool { return levelOf(b.View()) >= levelParts }
 	if k, ok, _ := b.leaders.of(g); ok {
 		o.to, o.term = k.node, k.term
 	}

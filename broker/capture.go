@@ -42,7 +42,7 @@ type linker interface {
 // captured is a shard's state at one moment.
 type captured struct {
 	shard       *Shard
-	state       []byte
+	state       [][]byte // in pieces: see queue.State.Capture
 	prioritized []mq.QueueID
 	bodies      *segment.View
 }
@@ -62,7 +62,7 @@ func (s *Shard) Snapshot() (Snapshot, error) {
 	if err := s.sound(); err != nil {
 		return nil, err
 	}
-	c := &captured{shard: s, state: s.state.AppendTo(nil), bodies: s.bodies.View()}
+	c := &captured{shard: s, state: s.state.Capture(), bodies: s.bodies.View()}
 	for id := range s.prioritized {
 		c.prioritized = append(c.prioritized, id)
 	}
@@ -97,8 +97,14 @@ func (c *captured) WriteTo(w io.Writer) (n int64, err error) {
 // writeState writes what both versions begin with. bufio keeps the first error
 // for Flush.
 func (c *captured) writeState(out *bufio.Writer, version byte) {
-	out.Write(binary.BigEndian.AppendUint64([]byte{version}, uint64(len(c.state))))
-	out.Write(c.state)
+	n := 0
+	for _, b := range c.state {
+		n += len(b)
+	}
+	out.Write(binary.BigEndian.AppendUint64([]byte{version}, uint64(n)))
+	for _, b := range c.state {
+		out.Write(b)
+	}
 }
 
 // writeLinked writes bodies to segments that are not on disk yet, links all of

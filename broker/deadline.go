@@ -25,6 +25,7 @@ type mark struct {
 	at                time.Time
 	seq               uint64
 	messages, settles int
+	large             uint64 // the last that was in line to go in parts
 }
 
 // watch begins to look. Runs with mu held, for each waiter: it must cost next
@@ -52,10 +53,10 @@ func (b *outbox) look(now time.Time) {
 	for len(b.marks) > 0 && now.Sub(b.marks[0].at) >= answerDeadline {
 		late, b.marks = b.marks[0], b.marks[1:]
 	}
-	over := b.giveUp(late)
-	b.looking = !b.ended && len(b.window)+b.size() > 0
+	over := append(b.giveUp(late), b.giveUpLarge(late)...)
+	b.looking = !b.ended && len(b.window)+b.size()+len(b.large.waiting) > 0
 	if b.looking {
-		b.marks = append(b.marks, mark{now, b.next, len(b.messageWait), len(b.settleWait)})
+		b.marks = append(b.marks, mark{now, b.next, len(b.messageWait), len(b.settleWait), b.large.last})
 		b.looks.Reset(lookEvery)
 	} else {
 		b.marks = nil

@@ -19,10 +19,14 @@ import (
 // Level is what this build knows. 1 is all before there were levels.
 //
 //	2: queue.EnqueueFenced
-const Level = 2
+//	3: queue.EnqueuePart, queue.EnqueueWhole; large bodies fetched in pieces
+const Level = 3
 
 // levelFenced is the level from which on queue.EnqueueFenced is used.
 const levelFenced = 2
+
+// levelParts is the level from which on large bodies travel in parts.
+const levelParts = 3
 
 // levelSetting is the name of the cluster's level among the settings, which
 // builds of all levels can read.

@@ -49,9 +49,10 @@ type outbox struct {
 	next   uint64      // number of the next batch
 	batch              // gathering
 	window []sentBatch // not all answered, in order
-	busy   int         // how many of them hold messages
+	busy   int         // how many of them hold messages, and not only parts of one
 	owed   int         // bytes gathering and in the window
-	free   [][]waiter  // emptied slices to use again
+	large  largeLine
+	free   [][]waiter // emptied slices to use again
 
 	looking bool        // a timer will look for waiters whose time is over
 	looks   *time.Timer // that timer, once there was need of it
@@ -75,6 +76,7 @@ type batch struct {
 	messages    []byte
 	messageWait []waiter
 	count       uint32 // of messages
+	parts       int    // of messages that go in parts
 }
 
 func (b *batch) size() int { return len(b.settles) + len(b.messages) }
@@ -124,6 +126,9 @@ func (b *outbox) enqueue(ctx context.Context, t *target, m *outgoing, expiryMs i
 			return err
 		}
 	}
+	if !b.ended && b.large.takes(m) {
+		return b.enqueueLarge(ctx, t, m, expiryMs, w)
+	}
 	return b.put(t, m, expiryMs, w)
 }
 
@@ -138,7 +143,7 @@ func (b *outbox) forward(t *target, m *outgoing, expiryMs int64, w waiter) error
 func (b *outbox) offer(t *target, m *outgoing, expiryMs int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.owed < outboxBytes {
+	if b.owed+b.large.owed < outboxBytes {
 		_ = b.put(t, m, expiryMs, waiter{}) // the group is gone, and who would have read it
 	}
 }
@@ -148,21 +153,35 @@ func (b *outbox) put(t *target, m *outgoing, expiryMs int64, w waiter) error {
 	if b.ended {
 		return errGroupGone
 	}
-	before := b.size()
-	if len(t.windows)+len(m.windows) == 0 {
-		b.messages = queue.AppendEnqueue(b.messages, t.queues, m.flags|t.flags, m.priority, expiryMs, m.content)
-	} else {
-		windows := append(t.windows[:len(t.windows):len(t.windows)], m.windows...)
-		b.messages = queue.AppendEnqueueOnce(b.messages, m.nowMs, windows, t.queues, m.flags|t.flags, m.priority, expiryMs, m.content)
+	if b.large.takes(m) {
+		b.line(t, m, expiryMs, w)
+		return nil
 	}
+	before := b.size()
+	b.messages = appendMessage(b.messages, t, m, expiryMs, m.content)
+	b.awaitMessage(w)
+	b.added(before)
+	return nil
+}
+
+// appendMessage appends the operation of one message.
+func appendMessage(dst []byte, t *target, m *outgoing, expiryMs int64, content []byte) []byte {
+	if len(t.windows)+len(m.windows) == 0 {
+		return queue.AppendEnqueue(dst, t.queues, m.flags|t.flags, m.priority, expiryMs, content)
+	}
+	windows := append(t.windows[:len(t.windows):len(t.windows)], m.windows...)
+	return queue.AppendEnqueueOnce(dst, m.nowMs, windows, t.queues, m.flags|t.flags, m.priority, expiryMs, content)
+}
+
+// awaitMessage counts a message that was put, and notes who waits for it. Runs
+// with mu held.
+func (b *outbox) awaitMessage(w waiter) {
 	if w.confirm != nil {
 		w.message = b.count
 		b.messageWait = append(b.messageWait, w)
 		b.watch()
 	}
 	b.count++
-	b.added(before)
-	return nil
 }
 
 // settle adds a range of settled messages. It never waits: a settlement frees
@@ -218,9 +237,11 @@ func (b *outbox) seal() {
 	s := sentBatch{seq: b.next, batch: batch{settles: b.settles, settleWait: b.settleWait}}
 	b.settles, b.settleWait = nil, nil
 	if len(b.messages) > 0 && b.busy < batchesMax {
-		s.messages, s.messageWait, s.count = b.messages, b.messageWait, b.count
+		s.messages, s.messageWait, s.count, s.parts = b.messages, b.messageWait, b.count, b.parts
 		b.batch = batch{}
-		b.busy++
+		if s.count > 0 { // nothing can be refused of parts, and nobody waits for one
+			b.busy++
+		}
 		if n := len(b.free); n > 0 {
 			b.messageWait, b.free = b.free[n-1], b.free[:n-1]
 		}
@@ -300,6 +321,7 @@ func (b *outbox) result(seq uint64, code queue.Code, refused []queue.Run) {
 	b.mu.Lock()
 	b.heard = true
 	done := b.answer(seq, refused)
+	b.feed()
 	b.send(false)
 	b.room.Broadcast()
 	b.mu.Unlock()
@@ -332,10 +354,7 @@ func (b *outbox) answer(seq uint64, refused []queue.Run) (done []sentBatch) {
 	}
 	for len(b.window) > 0 && b.window[0].answered {
 		done = append(done, b.window[0])
-		b.owed -= b.window[0].size()
-		if len(b.window[0].messages) > 0 {
-			b.busy--
-		}
+		b.forget(&b.window[0])
 		b.window[0] = sentBatch{}
 		b.window = b.window[1:]
 	}
@@ -343,6 +362,15 @@ func (b *outbox) answer(seq uint64, refused []queue.Run) (done []sentBatch) {
 		b.window = nil
 	}
 	return done
+}
+
+// forget takes a batch out of what is owed. Runs with mu held.
+func (b *outbox) forget(s *sentBatch) {
+	b.owed -= s.size()
+	b.large.busy -= s.parts
+	if s.count > 0 {
+		b.busy--
+	}
 }
 
 // tell passes an answer on.
@@ -393,6 +421,7 @@ func (b *outbox) end(o mq.Outcome) {
 	}
 	b.ended = true
 	all := append(b.window, sentBatch{batch: b.batch})
+	lined := b.endLarge()
 	b.window, b.batch, b.owed = nil, batch{}, 0
 	if b.looks != nil {
 		b.looks.Stop()
@@ -407,4 +436,5 @@ func (b *outbox) end(o mq.Outcome) {
 		tell(all[i].settleWait, settled)
 		tell(all[i].messageWait, o)
 	}
+	tell(lined, o)
 }

@@ -105,6 +105,9 @@ func (s *Session) Publish(ctx context.Context, p *mq.Publish) (mq.Outcome, error
 
 func (s *Session) send(ctx context.Context, t *target, m *outgoing, w waiter) error {
 	o, err := s.broker.outbox(t.group)
+	if err == nil && len(m.content) > partBytes {
+		s.Flush() // what came before must not wait for this one
+	}
 	if err == nil {
 		err = o.enqueue(ctx, t, m, m.expiry(t, s.broker.nowMs), w)
 	}

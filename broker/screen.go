@@ -26,6 +26,9 @@ func (s *Session) screen(v *meta.View, p *mq.Publish) (senderKeys, error) {
 	if p.Fault != nil {
 		return senderKeys{}, p.Fault
 	}
+	if err := s.broker.fits(p.Content); err != nil {
+		return senderKeys{}, err
+	}
 	properties := p.Content.Properties()
 	present := wire.Present(properties)
 	if present&(wire.HasHeaders|wire.HasUserID) == 0 {

@@ -486,7 +486,8 @@ func (s *Shard) queueDeleted(id mq.QueueID) {
 }
 
 // sweep deletes queues that the metadata no longer has: a queue can be left
-// behind when its deletion and a change of leader meet.
+// behind when its deletion and a change of leader meet. It also drops what has
+// come of large messages whose senders have ended.
 func (s *Shard) sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -500,4 +501,9 @@ func (s *Shard) sweep() {
 			s.lead.proposer.add(part{ops: queue.AppendDelete(nil, id), own: true, last: true})
 		}
 	}
+	s.state.EachStaged(func(node uint32, session mq.SessionID) {
+		if _, ok := view.SessionNode(session); !ok && uint64(session) <= view.Index() {
+			s.lead.proposer.add(part{ops: queue.AppendUnstage(nil, node, session), own: true})
+		}
+	})
 }

@@ -49,14 +49,14 @@ func (b *outbox) void(seq uint64) {
 	}
 	s := &b.window[seq-b.window[0].seq]
 	was := s.batch
-	b.owed -= s.size()
-	if len(s.messages) > 0 {
-		b.busy--
-	}
+	b.forget(s)
 	s.batch = batch{}
 	if !s.answered {
 		b.transmit(s)
 	}
+	// If it had a part, the state machine may miss that: then it refuses the end.
+	b.feed()
+	b.send(false)
 	b.room.Broadcast()
 	b.mu.Unlock()
 	tell(was.settleWait, mq.Rejected)
