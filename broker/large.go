@@ -39,18 +39,21 @@ type largeLine struct {
 	last    uint64 // number of the newest
 	owed    int    // bytes that have not been put into batches
 	busy    int    // parts that are unanswered
+	// forwarded is how many of those waiting outbox.forward has put there.
+	forwarded int
 	// able reports whether all nodes know of parts; nil if they do not.
 	able func() bool
 }
 
-// largeMessage is a message that goes in parts.
+// largeMessage is a message that goes in parts, or one that comes after such a one.
 type largeMessage struct {
-	number  uint64 // counted from 1
-	content mq.Content
-	at      int    // up to here it has been put into batches
-	end     []byte // the operation that follows its last part
-	w       waiter
-	over    bool // it has been put to its end, or w was told that it will not be
+	number    uint64     // counted from 1
+	content   mq.Content // nil if it is not large: then end has it
+	at        int        // up to here it has been put into batches
+	end       []byte     // the operation that follows its last part
+	w         waiter
+	forwarded bool
+	over      bool // it has been put to its end, or w was told that it will not be
 }
 
 // takes reports whether a message goes in parts.
@@ -64,6 +67,9 @@ func (l *largeLine) remove(x *largeMessage) {
 	if i := slices.Index(l.waiting, x); i >= 0 {
 		l.waiting = slices.Delete(l.waiting, i, i+1)
 		l.owed -= len(x.content) - x.at
+		if x.forwarded {
+			l.forwarded--
+		}
 	}
 	x.over, x.content = true, nil
 }
@@ -73,6 +79,7 @@ func (l *largeLine) remove(x *largeMessage) {
 // come after it. If ctx ends before that, the message does not go. Runs with mu held.
 func (b *outbox) enqueueLarge(ctx context.Context, t *target, m *outgoing, expiryMs int64, w waiter) error {
 	x := b.line(t, m, expiryMs, w)
+	b.feed()
 	b.send(false)
 	if err := b.wait(ctx, func() bool { return !x.over }); err != nil {
 		b.large.remove(x)
@@ -83,19 +90,22 @@ func (b *outbox) enqueueLarge(ctx context.Context, t *target, m *outgoing, expir
 	return nil // also if the outbox has ended: then w was told
 }
 
-// line puts a message in line. Runs with mu held.
+// line puts a message in line; feed follows. Runs with mu held.
 func (b *outbox) line(t *target, m *outgoing, expiryMs int64, w waiter) *largeMessage {
 	l := &b.large
 	l.last++
-	end := appendMessage(nil, t, m, expiryMs, nil)
-	x := &largeMessage{number: l.last, content: m.content, w: w,
-		end: queue.AppendWhole(nil, len(m.content), len(m.content.Body()), end)}
+	x := &largeMessage{number: l.last, w: w}
+	if l.takes(m) {
+		x.content = m.content
+		x.end = queue.AppendWhole(nil, len(m.content), len(m.content.Body()), appendMessage(nil, t, m, expiryMs, nil))
+	} else {
+		x.end = appendMessage(nil, t, m, expiryMs, m.content)
+	}
 	l.waiting = append(l.waiting, x)
 	l.owed += len(x.content)
 	if w.confirm != nil {
 		b.watch()
 	}
-	b.feed()
 	return x
 }
 
@@ -104,12 +114,13 @@ func (b *outbox) feed() {
 	l := &b.large
 	for len(l.waiting) > 0 && l.busy < partsBusy {
 		x, before := l.waiting[0], b.size()
-		n := min(partBytes, len(x.content)-x.at)
-		b.messages = queue.AppendPart(b.messages, x.at, len(x.content), x.content[x.at:x.at+n])
-		x.at += n
-		l.owed -= n
-		l.busy++
-		b.parts++
+		if n := min(partBytes, len(x.content)-x.at); n > 0 {
+			b.messages = queue.AppendPart(b.messages, x.at, len(x.content), x.content[x.at:x.at+n])
+			x.at += n
+			l.owed -= n
+			l.busy++
+			b.parts++
+		}
 		if x.at == len(x.content) {
 			b.messages = append(b.messages, x.end...)
 			b.awaitMessage(x.w)

@@ -133,9 +133,16 @@ func (b *outbox) enqueue(ctx context.Context, t *target, m *outgoing, expiryMs i
 }
 
 // forward is enqueue that never waits; its callers have a bound of their own.
+// What is forwarded keeps its order: behind what is in line it stands in line.
 func (b *outbox) forward(t *target, m *outgoing, expiryMs int64, w waiter) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !b.ended && (b.large.takes(m) || b.large.forwarded > 0) {
+		b.line(t, m, expiryMs, w).forwarded = true
+		b.large.forwarded++
+		b.feed()
+		return nil
+	}
 	return b.put(t, m, expiryMs, w)
 }
 
@@ -155,6 +162,7 @@ func (b *outbox) put(t *target, m *outgoing, expiryMs int64, w waiter) error {
 	}
 	if b.large.takes(m) {
 		b.line(t, m, expiryMs, w)
+		b.feed()
 		return nil
 	}
 	before := b.size()
