@@ -3,14 +3,17 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"warren/fsm/meta"
 	"warren/fsm/queue"
 	"warren/mq"
+	"warren/storage/vfs"
 )
 
 // partsGroup is a group for an outbox whose leader answers when the test says so.
@@ -488,4 +491,74 @@ func TestBelowTheLevelWhatFitsNoFrameIsRefused(t *testing.T) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
+}
+
+func TestASnapshotBetweenTwoPartsHasWhatHasCome(t *testing.T) {
+	r := newBareShard(t, vfs.NewMem(), "/data/1")
+	r.enqueue(1, 1, 10)
+	c, seq := stored(strings.Repeat("b", largeBody)), uint64(0)
+	send := func(ops []byte) {
+		seq++
+		r.apply(queue.AppendBatch(queue.AppendEntry(nil, 1, 0), queue.Origin{Node: 7, Session: 2, Seq: seq}, ops))
+	}
+	for at := 0; at < len(c); at += partBytes {
+		send(queue.AppendPart(nil, at, len(c), c[at:min(at+partBytes, len(c))]))
+		id := r.save(t)
+		if err := r.load(t, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(queue.AppendWhole(nil, len(c), largeBody, queue.AppendEnqueue(nil, []mq.QueueID{3}, 0, 0, -1, nil)))
+	if want := fmt.Sprintf("3/1 0 %q\n", c); !strings.HasSuffix(r.content(t), want) {
+		t.Error("the message is not in its queue")
+	}
+	if err := r.load(t, r.save(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatANodeLeavesBehindWhenItEndsIsDropped(t *testing.T) {
+	h := newPartsHouse(t, 3, 1)
+	end := h.nodes[2]
+	s := end.open(t)
+	s.mustDeclare(t, durable)
+	stopped, goOn := h.letGoOn(1, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		p := &mq.Publish{Content: stored(strings.Repeat("b", largeBody)), ExpirationMs: -1}
+		_, _ = s.Publish(ctx, p) // it fails
+	}()
+	<-stopped
+	session, _ := h.nodes[0].View().Session(end.id)
+	h.end(end)
+	cancel()
+	<-published
+	goOn()
+	staged := func(n *houseNode) (count int) {
+		sh := n.Shard(1)
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		sh.state.EachStaged(func(uint32, mq.SessionID) { count++ })
+		return count
+	}
+	h.nodes[0].Sweep() // it may come back
+	h.commitSome(t)
+	if n := staged(h.nodes[1]); n != 1 {
+		t.Fatalf("%d messages are in parts", n)
+	}
+	if _, err := h.nodes[0].Propose(t.Context(), meta.SessionEnd{Session: session}); err != nil {
+		t.Fatal(err)
+	}
+	h.nodes[0].Sweep()
+	for _, n := range h.nodes[:2] {
+		eventually(t, "the rest to go", func() bool { return staged(n) == 0 })
+	}
+}
+
+// commitSome has group 1 commit something.
+func (h *house) commitSome(t *testing.T) {
+	t.Helper()
+	h.nodes[1].open(t).publishTo(t, "", "q", "m", -1)
 }

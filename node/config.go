@@ -108,9 +108,9 @@ type Config struct {
 
 // Bounds of the fields. What RabbitMQ bounds has RabbitMQ's bounds.
 const (
-	frameMaxFloor   = 8192     // AMQP clients may rely on RabbitMQ's floor
-	frameMaxCeiling = 16 << 20 // one frame is one read buffer
-	messageBytesMax = 512 << 20
+	frameMaxFloor   = 8192      // AMQP clients may rely on RabbitMQ's floor
+	frameMaxCeiling = 16 << 20  // one frame is one read buffer
+	messageBytesMax = 128 << 20 // what the log of a queue takes: queue.BodyBytesMax
 	bodyMemoryFloor = 1 << 20
 	bodyMemoryShare = 4 // of the memory that there is
 	// bodyMemoryMostShare is what bodies may come to when none can be written.
