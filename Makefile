@@ -47,6 +47,9 @@ bench-queues: build ## QUEUES=50000 durable queues: declares, memory, idle proce
 bench-delays: build ## MESSAGES=1000000 delayed messages: restart, how late they are, memory
 	WARREN_BINARY=$(CURDIR)/bin/warren MESSAGES=$(or $(MESSAGES),1000000) $(SCALE) -run TestDelayedMessages ./test/scale
 
+bench-large: build ## MESSAGES=8 messages of BYTES=134217728: what they cost others in their group
+	WARREN_BINARY=$(CURDIR)/bin/warren BYTES=$(or $(BYTES),134217728) MESSAGES=$(or $(MESSAGES),8) $(SCALE) -run TestALargeMessage ./test/scale
+
 conform: ## the behaviours that clients count on, on a cluster of three of its own; CONFORM_AMQP for another
 	go test -count=1 -skip TestAMQP091GoIntegration ./test/conform
 
@@ -61,4 +64,4 @@ fuzz: ## every fuzz test for FUZZTIME=60s
 		done; \
 	done
 
-.PHONY: help build check test bench bench-backlog bench-queues bench-delays clients-full chaos bitrot amplification conform conform-rabbitmq fuzz
+.PHONY: help build check test bench bench-backlog bench-queues bench-delays bench-large clients-full chaos bitrot amplification conform conform-rabbitmq fuzz

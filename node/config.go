@@ -70,7 +70,8 @@ type Config struct {
 	// HeartbeatSeconds is the heartbeat interval that clients are offered; 0
 	// offers none. Default: 60.
 	HeartbeatSeconds uint16
-	// MaxMessageBytes is the largest message body in bytes. Default: 16777216.
+	// MaxMessageBytes is the largest message body in bytes, at most 134217728.
+	// Default: 16777216.
 	MaxMessageBytes uint64
 
 	// MemoryHighWatermark is the share of this machine's memory (or of what its

@@ -1,8 +1,8 @@
 // Package scale measures what a cluster of real processes takes when there is
-// much of something: a deep queue, many queues, many delayed messages. Each
+// much of something: a deep queue, many queues, many delayed messages, large ones. Each
 // test prints its figures beside the goals, and fails only for what is wrong
 // however slow the machine is. By themselves they run with little; `make
-// bench-backlog`, `bench-queues` and `bench-delays` say how much.
+// bench-backlog`, `bench-queues`, `bench-delays` and `bench-large` say how much.
 package scale
 
 import (
