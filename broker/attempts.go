@@ -186,25 +186,51 @@ func (s *Shard) takeOut(q *ledQueue, seq mq.Seq, why reason) {
 
 // shown is a message as a consumer gets it: with its counts, if it has any.
 func (s *Shard) shown(q *ledQueue, seq mq.Seq, redelivered bool, c mq.Content) mq.Content {
+	return withCounts(c, s.noteShown(q, seq, redelivered))
+}
+
+// shownHead is the head of what shown is, and takes no longer for a large body.
+func (s *Shard) shownHead(q *ledQueue, seq mq.Seq, redelivered bool, c mq.Content) mq.Content {
+	if head, ok := countedHead(c, s.noteShown(q, seq, redelivered), 0); ok {
+		return head
+	}
+	return c.Head()
+}
+
+// noteShown is what a consumer is told of a message's attempts.
+func (s *Shard) noteShown(q *ledQueue, seq mq.Seq, redelivered bool) queue.Note {
 	if !redelivered || !q.rules.counts() {
-		return c
+		return queue.Note{}
 	}
 	st := s.state.Queue(q.id)
 	if st == nil {
-		return c
+		return queue.Note{}
 	}
-	return withCounts(c, st.Note(seq))
+	return st.Note(seq)
 }
 
-// withCounts is a copy of a message with its counts in the headers. What a
-// client has put there under their names goes.
+// withCounts is a copy of a message with its counts in the headers.
 func withCounts(c mq.Content, n queue.Note) mq.Content {
 	if n.Acquired == 0 {
 		return c
 	}
+	body := c.Body()
+	head, ok := countedHead(c, n, len(body))
+	if !ok {
+		return c
+	}
+	return append(head, body...)
+}
+
+// countedHead is the head of such a copy, with room for a body; false if
+// nothing is changed. What a client has put there under the counts' names goes.
+func countedHead(c mq.Content, n queue.Note, room int) (head mq.Content, ok bool) {
+	if n.Acquired == 0 {
+		return nil, false
+	}
 	p, err := wire.ParseProperties(c.Properties())
 	if err != nil {
-		return c // nobody could read its headers anyway
+		return nil, false // nobody could read its headers anyway
 	}
 	h := slices.DeleteFunc(slices.Clone(p.Headers), func(f mq.Field) bool {
 		return f.Key == acquiredCount || f.Key == deliveryCount
@@ -214,6 +240,5 @@ func withCounts(c mq.Content, n queue.Note) mq.Content {
 	}
 	p.Headers = append(h, mq.Field{Key: acquiredCount, Value: int64(n.Acquired)})
 	p.Present |= wire.HasHeaders
-	out := mq.NewContent(string(c.Exchange()), string(c.RoutingKey()), wire.AppendProperties(nil, p), len(c.Body()))
-	return append(out, c.Body()...)
+	return mq.NewContent(string(c.Exchange()), string(c.RoutingKey()), wire.AppendProperties(nil, p), room), true
 }

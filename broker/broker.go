@@ -34,6 +34,8 @@ type Broker struct {
 
 	requesters *requesters
 	replyLinks *replyLinks
+	loans      *loans
+	fetches    *fetches
 
 	// resuming orders what a client settles against what a new leader is told
 	// that it holds: written while a leader is told, read while a delivery or
@@ -83,6 +85,7 @@ func New(lane Lane, o Options) *Broker {
 	b.routers = newRouters()
 	b.agreement.groups = map[mq.GroupID]*comparison{}
 	b.requesters, b.replyLinks = newRequesters(), newReplyLinks(lane)
+	b.loans, b.fetches = newLoans(), newFetches()
 	b.meta = newMetadata(lane, o.NowMs, o.Log)
 	b.meta.changed, b.meta.report = b.changed, b.reportApplied
 	return b
@@ -91,10 +94,16 @@ func New(lane Lane, o Options) *Broker {
 // AddShard adds this node's replica of a queue group, which pages bodies out to
 // folder, and closes that in the end; with nil they stay in memory.
 func (b *Broker) AddShard(g mq.GroupID, folder *segment.Folder) *Shard {
-	s := NewShard(g, b.lane, b, b.nowMs, folder, b.slog)
+	s := b.newShard(g, folder)
 	b.mu.Lock()
 	b.shards[g] = s
 	b.mu.Unlock()
+	return s
+}
+
+func (b *Broker) newShard(g mq.GroupID, folder *segment.Folder) *Shard {
+	s := NewShard(g, b.lane, b, b.nowMs, folder, b.slog)
+	s.loans = b.loans
 	return s
 }
 
@@ -167,7 +176,7 @@ func (b *Broker) OpenSession(ctx context.Context, name, addr string) error {
 // began starts a run of this node: its memory's shard, and the consumers that
 // it already has (after a partition) under their new session.
 func (b *Broker) began(number uint32, session mq.SessionID) {
-	local := NewShard(mq.LocalGroup(session), b.lane, b, b.nowMs, nil, b.slog)
+	local := b.newShard(mq.LocalGroup(session), nil)
 	b.mu.Lock()
 	old := b.local
 	b.number, b.session, b.local = number, session, local

@@ -26,6 +26,7 @@ const (
 	callRemove                   // delete a queue if it is unused, or empty
 	callMilestones               // any node: what its replicas have come to
 	callTally                    // any node: how many connections or channels a vhost or user has there
+	callFetch                    // any node: a piece of a body that it has lent
 )
 
 // Answers to a call.
@@ -69,7 +70,7 @@ type pendingCall struct {
 // frame of the node that gave it.
 type ears struct {
 	heard func(from mq.NodeID, answer []byte) bool // false if it is none any more: to be asked again
-	late  func(answer []byte)                      // instead, once the caller has given up
+	late  func(from mq.NodeID, answer []byte)      // instead, once the caller has given up
 }
 
 func newCalls(lane Lane) *calls { return &calls{lane: lane, pending: map[uint64]pendingCall{}} }
@@ -157,7 +158,7 @@ func (c *calls) replied(p *parser) {
 		w.reply <- w.hear(p.b)
 	default:
 		if r, err := openReply(p.b); err == nil {
-			w.ears.late(r)
+			w.ears.late(w.to, r)
 		}
 	}
 }
@@ -193,16 +194,16 @@ type asked struct {
 	id   uint64
 }
 
-func (a asked) answer(kind byte, body []byte) {
+func (a asked) answer(kind byte, body []byte) (sent bool) {
 	f := append(make([]byte, 0, 16+len(body)), frameReply)
 	f = appendUint(f, a.id)
 	f = append(f, kind)
-	a.lane.Send(a.from, append(f, body...)) // a lost peer asks again
+	return a.lane.Send(a.from, append(f, body...)) // a lost peer asks again
 }
 
-func (a asked) ok(body []byte) { a.answer(answerOK, body) }
-func (a asked) notLead()       { a.answer(answerNotLead, nil) }
-func (a asked) tryAgain()      { a.answer(answerTryAgain, nil) }
+func (a asked) ok(body []byte) (sent bool) { return a.answer(answerOK, body) }
+func (a asked) notLead()                   { a.answer(answerNotLead, nil) }
+func (a asked) tryAgain()                  { a.answer(answerTryAgain, nil) }
 
 func (a asked) fail(err error) {
 	var e *mq.Error

@@ -105,7 +105,7 @@ func (s *Session) Resize(ctx context.Context, id mq.ConsumerID, prefetch uint32)
 
 // forget ends a consumer on this node, and says whether it was this call that did.
 func (s *Session) forget(c *consumer) bool {
-	ended := c.end()
+	ended, _ := c.end()
 	s.broker.consumers.remove(c)
 	s.mu.Lock()
 	delete(s.consumers, c.id)
@@ -150,12 +150,22 @@ func (s *Session) Cancel(ctx context.Context, id mq.ConsumerID) error {
 	}
 	c.leave()
 	err := s.broker.detach(ctx, c.leftover(), false)
-	c.end()
+	s.broker.endWaiting(c)
 	s.tidy(c)
 	if e, ok := err.(*mq.Error); ok && e.Code == mq.NotFound {
 		return nil
 	}
 	return err
+}
+
+// endWaiting ends a consumer that was detached, and gives back what it still
+// waited for: the client will never settle that.
+func (b *Broker) endWaiting(c *consumer) {
+	b.resuming.RLock()
+	defer b.resuming.RUnlock()
+	if _, waited := c.end(); !c.spec.NoAck {
+		b.giveWaitingBack(c, waited)
+	}
 }
 
 // tidy forgets a cancelled consumer once nothing is held by it.
@@ -166,8 +176,7 @@ func (s *Session) tidy(c *consumer) {
 }
 
 // Get takes one message.
-func (s *Session) Get(ctx context.Context, queue string, noAck bool) (mq.Delivery, bool, error) {
-	var d mq.Delivery
+func (s *Session) Get(ctx context.Context, queue string, noAck bool) (d mq.Delivery, ok bool, err error) {
 	if err := s.refuseReply(queue, mq.NotImplemented, "basic.get not supported by volatile queue '%s' in vhost '%s'"); err != nil {
 		return d, false, err
 	}
@@ -181,20 +190,57 @@ func (s *Session) Get(ctx context.Context, queue string, noAck bool) (mq.Deliver
 	if err := s.broker.published(ctx, q.Group); err != nil {
 		return d, false, err
 	}
-	c := s.getter(q)
-	_, session := s.broker.run()
+	for {
+		t, err := s.take(ctx, q, noAck)
+		if err != nil || !t.ok {
+			return mq.Delivery{}, false, err
+		}
+		if err := s.complete(ctx, &t, noAck); err != nil {
+			if ctx.Err() != nil {
+				return mq.Delivery{}, false, s.broker.explain(ctx, q.Group, ctx.Err())
+			}
+			continue // lost with a connection; it is at its place again
+		}
+		if s.traced.Load() {
+			s.traceOut(q.Name, &t.d)
+		}
+		return t.d, true, nil
+	}
+}
+
+// What a leader answers to basic.get.
+const (
+	gotNothing = iota
+	gotWhole   // a message
+	gotLent    // one whose body is to be fetched
+)
+
+// taken is that answer.
+type taken struct {
+	ok   bool // there was a message
+	d    mq.Delivery
+	body *borrowed // nil: d is whole
+}
+
+// take asks for one message, and holds it.
+func (s *Session) take(ctx context.Context, q *meta.Queue, noAck bool) (t taken, err error) {
+	b, c := s.broker, s.getter(q)
+	_, session := b.run()
 	body := appendUint(appendUint(nil, uint64(q.ID)), uint64(session))
 	body = appendBool(appendUint(body, uint64(c.id)), noAck)
-	var ok bool
 	var unsound error
-	_, err = s.broker.askLeader(ctx, callGet, q.Group, body, &ears{
+	_, err = b.askLeader(ctx, callGet, q.Group, body, &ears{
 		heard: func(from mq.NodeID, r []byte) bool {
-			d, ok, unsound = c.got(r)
-			return !ok || noAck || s.broker.keep(c, from, d.Seq)
+			t, unsound = c.got(from, r)
+			kept := !t.ok || noAck || b.keep(c, from, t.d.Seq)
+			if !kept && t.body != nil {
+				b.repay(t.body)
+			}
+			return kept
 		},
-		late: func(r []byte) {
-			if d, ok, err := c.got(r); ok && err == nil && !noAck { // nobody has taken it
-				s.broker.giveBack(frameReturn, c, d.Held(), d.Held())
+		late: func(from mq.NodeID, r []byte) {
+			if t, err := c.got(from, r); err == nil { // nobody has taken it
+				b.putBack(c, &t, noAck)
 			}
 		},
 	})
@@ -202,12 +248,32 @@ func (s *Session) Get(ctx context.Context, queue string, noAck bool) (mq.Deliver
 		err = unsound
 	}
 	if err != nil {
-		return mq.Delivery{}, false, err
+		return taken{}, err
 	}
-	if ok && s.traced.Load() {
-		s.traceOut(q.Name, &d)
+	return t, nil
+}
+
+// complete fetches the body of what was taken, if it is elsewhere. What cannot
+// be had goes back; without ack it is lost, as answers are with a connection.
+func (s *Session) complete(ctx context.Context, t *taken, noAck bool) (err error) {
+	if t.body == nil {
+		return nil
 	}
-	return d, ok, nil
+	if t.d.Content, err = s.broker.fetch(ctx, t.body); err != nil {
+		s.broker.slog.Debug("large message not fetched", "err", err)
+		s.broker.putBack(s.broker.consumers.get(t.d.Consumer), t, noAck)
+	}
+	return err
+}
+
+// putBack gives back what basic.get took for nobody.
+func (b *Broker) putBack(c *consumer, t *taken, noAck bool) {
+	if t.body != nil {
+		b.repay(t.body)
+	}
+	if t.ok && !noAck {
+		b.giveBack(frameReturn, c, t.d.Held(), t.d.Held())
+	}
 }
 
 // keep notes what basic.get took, as one step in the eyes of a leader that is
@@ -225,18 +291,27 @@ func (b *Broker) keep(c *consumer, from mq.NodeID, seq mq.Seq) bool {
 }
 
 // got reads a leader's answer to basic.get.
-func (c *consumer) got(reply []byte) (d mq.Delivery, ok bool, err error) {
+func (c *consumer) got(from mq.NodeID, reply []byte) (t taken, err error) {
 	p := parser{b: reply}
-	if !p.bool() {
-		return d, false, p.err
+	kind := p.byte()
+	if kind == gotNothing {
+		return t, p.err
 	}
-	d = mq.Delivery{Consumer: c.id, Group: c.queue.Group, Queue: c.queue.ID, Seq: mq.Seq(p.uint()), Redelivered: p.bool(), Remaining: uint32(min(p.uint(), math.MaxUint32))}
-	content, sound := mq.ParseContent(p.b)
-	if !sound || p.err != nil {
-		return d, false, errFrame
+	t.d = mq.Delivery{Consumer: c.id, Group: c.queue.Group, Queue: c.queue.ID, Seq: mq.Seq(p.uint()), Redelivered: p.bool(), Remaining: uint32(min(p.uint(), math.MaxUint32))}
+	if kind == gotLent {
+		t.body = parseBorrowed(from, &p)
+	} else {
+		content, sound := mq.ParseContent(p.b)
+		if !sound {
+			p.fail()
+		}
+		t.d.Content = content
 	}
-	d.Content = content
-	return d, true, nil
+	if p.err != nil {
+		return taken{}, errFrame
+	}
+	t.ok = true
+	return t, nil
 }
 
 // getter is the holder of what this session takes from q by basic.get.

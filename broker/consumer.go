@@ -25,27 +25,42 @@ type consumer struct {
 	timeoutMs uint64
 	prefetch  uint32 // spec's, until basic.qos changes it; guarded by mu
 	held      held   // guarded by mu
-	attached  bool   // a leader has taken it, and the next one must
-	ended     bool   // no delivery may reach the sink any more
-	leaving   bool   // being cancelled: a new leader need not attach it
+	waiting   arrivals
+	attached  bool // a leader has taken it, and the next one must
+	ended     bool // no delivery may reach the sink any more
+	leaving   bool // being cancelled: a new leader need not attach it
+
+	// passing is held while something that has waited is handed on: it is not
+	// recalled between being held and being the sink's.
+	passing sync.Mutex
 }
 
-// deliver hands one message on, unless the consumer has ended. Calls do not
+// deliver hands one message on, behind what waits, unless the consumer has ended. Calls do not
 // overlap: only the present leader's frames come this far, one at a time.
 func (c *consumer) deliver(d mq.Delivery) bool {
 	c.mu.Lock()
 	wanted := !c.ended && c.sink != nil
-	if wanted && !c.spec.NoAck {
+	waits := len(c.waiting.line) > 0
+	switch {
+	case !wanted:
+	case waits:
+		c.waiting.add(newArrival(d, nil))
+	case !c.spec.NoAck:
 		c.held.add(d.Seq)
 	}
 	c.mu.Unlock()
-	if wanted {
-		if c.session.traced.Load() {
-			c.session.traceOut(c.queue.Name, &d)
-		}
-		c.sink.Deliver(d) // without mu: the sink has a lock of its own, which is held around settlements
+	if wanted && !waits {
+		c.hand(d)
 	}
 	return wanted
+}
+
+// hand gives a message to the sink.
+func (c *consumer) hand(d mq.Delivery) {
+	if c.session.traced.Load() {
+		c.session.traceOut(c.queue.Name, &d)
+	}
+	c.sink.Deliver(d) // without mu: the sink has a lock of its own, which is held around settlements
 }
 
 // keep notes a message that basic.get took.
@@ -99,13 +114,14 @@ func (c *consumer) leftover() leftover {
 	return leftover{c.queue.Group, c.queue.ID, c.id, c.attached}
 }
 
-// end stops deliveries and says whether it was this call that did.
-func (c *consumer) end() bool {
+// end stops deliveries and says whether it was this call that did, and what was
+// still waiting. That is not held here, but its leader may think so.
+func (c *consumer) end() (ended bool, waited []*arrival) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	was := c.ended
 	c.ended = true
-	return !was
+	return !was, c.waiting.drop(c.session.broker)
 }
 
 // state is what a new leader has to know.

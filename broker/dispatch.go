@@ -104,7 +104,7 @@ func (s *Shard) dispatchQueue(q *ledQueue) {
 			}
 			continue
 		}
-		s.deliver(q, k, seq, redelivered, s.shown(q, seq, redelivered, rec.Body))
+		s.deliver(q, k, seq, redelivered, rec.Body)
 		if noAck {
 			q.drop(seq)
 		}
@@ -128,10 +128,46 @@ func (s *Shard) record(q *ledQueue, seq mq.Seq) segment.Record {
 	return rec
 }
 
-// deliver adds one message to the frame for its consumer's node.
-func (s *Shard) deliver(q *ledQueue, k dispatch.Key, seq mq.Seq, redelivered bool, content []byte) {
+// deliver sends one message on its way to its consumer's node.
+func (s *Shard) deliver(q *ledQueue, k dispatch.Key, seq mq.Seq, redelivered bool, c mq.Content) {
+	node, bytes := s.lead.nodeOf[k.Session], 0
+	if len(c) > wholeBytesMax && s.lends(node) {
+		bytes = s.sendLent(node, q, k, seq, redelivered, c)
+	} else {
+		bytes = s.gather(node, q, k, seq, redelivered, s.shown(q, seq, redelivered, c))
+	}
+	q.d.Sent(k, bytes)
+	s.stats.Delivered++
+	if redelivered {
+		s.stats.Redelivered++
+	}
+}
+
+// sendLent sends a large message without its body, behind what has gathered for
+// the same node.
+func (s *Shard) sendLent(node mq.NodeID, q *ledQueue, k dispatch.Key, seq mq.Seq, redelivered bool, c mq.Content) (bytes int) {
 	l := s.lead
-	node := l.nodeOf[k.Session]
+	if gathered := l.frames[node]; gathered != nil {
+		s.lane.Send(node, gathered)
+		delete(l.frames, node)
+	}
+	head, bodyBytes := s.shownHead(q, seq, redelivered, c), len(c.Body())
+	f := appendUint(append(make([]byte, 0, 64+len(head)), frameLent), uint64(s.group))
+	f = appendUint(f, l.term)
+	f = appendUint(f, uint64(q.id))
+	f = appendUint(f, uint64(k.Consumer))
+	f = appendUint(f, uint64(seq))
+	f = appendBool(f, redelivered)
+	number := s.loans.lend(node, c)
+	if !s.lane.Send(node, appendLent(f, head, bodyBytes, number)) {
+		s.loans.over(node, number)
+	}
+	return len(head) + bodyBytes
+}
+
+// gather adds one message to the frame for a node.
+func (s *Shard) gather(node mq.NodeID, q *ledQueue, k dispatch.Key, seq mq.Seq, redelivered bool, content []byte) (bytes int) {
+	l := s.lead
 	f := l.frames[node]
 	if f == nil {
 		f = make([]byte, 0, min(deliverBytes+4096, 4096+len(content)))
@@ -143,17 +179,13 @@ func (s *Shard) deliver(q *ledQueue, k dispatch.Key, seq mq.Seq, redelivered boo
 	f = appendUint(f, uint64(seq))
 	f = appendBool(f, redelivered)
 	f = appendBytes(f, content)
-	q.d.Sent(k, len(content))
-	s.stats.Delivered++
-	if redelivered {
-		s.stats.Redelivered++
-	}
 	if len(f) >= deliverBytes {
 		s.lane.Send(node, f)
 		delete(l.frames, node)
-		return
+		return len(content)
 	}
 	l.frames[node] = f
+	return len(content)
 }
 
 // answerGets serves basic.get in the order of arrival.
@@ -173,7 +205,7 @@ func (s *Shard) answerGets(q *ledQueue, st *queue.Queue) {
 		}
 		q.gets = q.gets[1:]
 		if !ok {
-			g.asked.ok(appendBool(nil, false))
+			g.asked.ok([]byte{gotNothing})
 			continue
 		}
 		rec := s.record(q, seq)
@@ -188,14 +220,31 @@ func (s *Shard) answerGets(q *ledQueue, st *queue.Queue) {
 			q.drop(seq)
 		}
 		s.stats.Delivered++
-		content := s.shown(q, seq, redelivered, rec.Body)
-		b := appendBool(make([]byte, 0, 32+len(content)), true)
-		b = appendUint(b, uint64(seq))
-		b = appendBool(b, redelivered)
-		b = appendUint(b, min(s.stat(q.id).Ready, math.MaxUint32))
-		g.asked.ok(append(b, content...))
+		s.answerGet(q, g.asked, seq, redelivered, rec.Body)
 	}
 	s.settleDropped(q)
+}
+
+// answerGet answers with a message, or where its body is.
+func (s *Shard) answerGet(q *ledQueue, a asked, seq mq.Seq, redelivered bool, c mq.Content) {
+	kind, content := byte(gotWhole), mq.Content(nil)
+	if len(c) > wholeBytesMax && s.lends(a.from) {
+		kind, content = gotLent, s.shownHead(q, seq, redelivered, c)
+	} else {
+		content = s.shown(q, seq, redelivered, c)
+	}
+	b := append(make([]byte, 0, 64+len(content)), kind)
+	b = appendUint(b, uint64(seq))
+	b = appendBool(b, redelivered)
+	b = appendUint(b, min(s.stat(q.id).Ready, math.MaxUint32))
+	if kind == gotWhole {
+		a.ok(append(b, content...))
+		return
+	}
+	number := s.loans.lend(a.from, c)
+	if !a.ok(appendLent(b, content, len(c.Body()), number)) {
+		s.loans.over(a.from, number)
+	}
 }
 
 // drop notes a message that the leader itself settles.

@@ -29,6 +29,9 @@ const (
 	frameDirect                 // home of a publisher to that of a requester: a direct reply
 	frameDirectTaken            // and back: how many bytes of these were taken
 	frameFail                   // home to leader: unsettled messages go back, and that counts as failed
+	frameLent                   // leader to home: a message for a consumer, its body to be fetched
+	frameDirectLent             // home of a publisher to that of a requester: a direct reply, its body to be fetched
+	frameRepaid                 // borrower to lender: that body is not needed any more
 )
 
 // someRefused is added to the code of a result: runs of refused messages follow it.

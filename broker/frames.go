@@ -35,6 +35,7 @@ func (b *Broker) PeerDown(id mq.NodeID) {
 		b.alarms.set(id, "")
 	}
 	b.replyLinks.lost(id)
+	b.loans.lost(id) // last: no shard here sends anything to that node by now
 }
 
 // Frame takes one frame from a node. Frames of one node come one at a time.
@@ -53,6 +54,10 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 		b.results(from, p)
 	case frameDeliver:
 		b.deliver(from, p)
+	case frameLent:
+		b.lent(from, p)
+	case frameRepaid:
+		b.repaid(from, p)
 	case frameRecall:
 		b.recalled(from, p)
 	case frameCredit:
@@ -77,6 +82,8 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 		b.calls.replied(p)
 	case frameDirect:
 		b.directReply(from, len(frame), p)
+	case frameDirectLent:
+		b.directLent(from, len(frame), p)
 	case frameDirectTaken:
 		b.replyLinks.taken(from, p)
 	default:
@@ -99,6 +106,9 @@ func (b *Broker) serve(from mq.NodeID, p *parser) {
 		return
 	case kind == callMilestones:
 		b.tellMilestones(a, p)
+		return
+	case kind == callFetch:
+		b.loans.serve(a, p)
 		return
 	case kind == callTally:
 		b.serveTally(a, p)
@@ -172,6 +182,7 @@ func (b *Broker) sendResume(g mq.GroupID, to mq.NodeID, term uint64) {
 	var attach, holds []byte
 	attached, holders := 0, 0
 	for _, c := range b.consumers.of(g) {
+		c.dropWaiting()
 		on, seqs := c.state()
 		if on {
 			attach = appendAttached(appendUint(attach, uint64(c.queue.ID)), c)

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"warren/broker/dispatch"
@@ -215,9 +216,13 @@ func (b *Broker) recalled(from mq.NodeID, p *parser) {
 }
 
 // recall forgets deliveries that the leader has taken back, and tells the sink
-// of those that the client has not settled.
+// of those that the client has not settled. What did not come as far as that
+// just goes.
 func (c *consumer) recall(seqs []mq.Seq) {
+	c.passing.Lock()
+	defer c.passing.Unlock()
 	c.mu.Lock()
+	waited := c.waiting.dropThose(c.session.broker, func(a *arrival) bool { return slices.Contains(seqs, a.d.Seq) })
 	gone := make([]mq.Seq, 0, len(seqs))
 	for _, seq := range seqs {
 		if c.held.remove(seq) {
@@ -225,6 +230,7 @@ func (c *consumer) recall(seqs []mq.Seq) {
 		}
 	}
 	c.mu.Unlock()
+	c.creditBack(waited)
 	if to, ok := c.sink.(mq.Recaller); ok && len(gone) > 0 {
 		to.Recalled(gone)
 	}

@@ -91,21 +91,77 @@ type requester struct {
 	// What the sink has and the client's socket has not taken.
 	messages, bytes atomic.Int64
 
-	mu    sync.Mutex // held around Deliver: replies come from several nodes at once
-	ended bool
+	mu      sync.Mutex // held around Deliver: replies come from several nodes at once
+	waiting arrivals
+	ended   bool
 }
 
 // deliver hands a reply on, unless there is no room for it.
 func (r *requester) deliver(c mq.Content) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended || r.messages.Load() >= repliesMax || r.bytes.Load() >= replyBytesMax {
-		r.session.broker.requesters.dropped.Add(1)
+	switch {
+	case !r.admit(len(c)):
+	case len(r.waiting.line) > 0:
+		r.waiting.add(newArrival(r.delivery(c), nil))
+	default:
+		r.sink.Deliver(r.delivery(c))
+	}
+}
+
+// borrow is deliver for a reply whose body its publisher's node lends.
+func (r *requester) borrow(body *borrowed) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.admit(body.bytes()) {
+		r.session.broker.repay(body)
 		return
 	}
+	if r.waiting.add(newArrival(r.delivery(nil), body)) {
+		go r.receive()
+	}
+}
+
+// admit counts a reply in, unless there is no room for it. Runs with mu held.
+func (r *requester) admit(bytes int) bool {
+	if r.ended || r.messages.Load() >= repliesMax || r.bytes.Load() >= replyBytesMax {
+		r.session.broker.requesters.dropped.Add(1)
+		return false
+	}
 	r.messages.Add(1)
-	r.bytes.Add(int64(len(c)))
-	r.sink.Deliver(mq.Delivery{Consumer: r.at.consumer, Content: c})
+	r.bytes.Add(int64(bytes))
+	return true
+}
+
+func (r *requester) delivery(c mq.Content) mq.Delivery {
+	return mq.Delivery{Consumer: r.at.consumer, Content: c}
+}
+
+// receive hands on what waits, until nothing does. A reply whose body cannot be
+// had is dropped: its publisher's node was lost.
+func (r *requester) receive() {
+	for {
+		r.mu.Lock()
+		a := r.waiting.first()
+		r.mu.Unlock()
+		if a == nil {
+			return
+		}
+		err := a.fetch(r.session.broker)
+		r.mu.Lock()
+		switch {
+		case !r.waiting.isFirst(a): // it has ended
+		case err != nil:
+			r.waiting.shift()
+			r.drained(1, a.bytes())
+			r.session.broker.requesters.dropped.Add(1)
+			r.session.broker.slog.Warn("large direct reply dropped", "peer", a.body.lender, "bytes", a.bytes(), "err", err)
+		default:
+			r.waiting.shift()
+			r.sink.Deliver(a.d)
+		}
+		r.mu.Unlock()
+	}
 }
 
 // drained makes room again.
@@ -117,6 +173,7 @@ func (r *requester) drained(messages, bytes int) {
 func (r *requester) end() {
 	r.mu.Lock()
 	r.ended = true
+	r.waiting.drop(r.session.broker)
 	r.mu.Unlock()
 }
 
@@ -210,7 +267,7 @@ func (s *Session) sendReplies(ctx context.Context, c mq.Content, more [][]byte) 
 		}
 		sent = true
 		if node != b.lane.Self() {
-			if err := b.replyLinks.send(ctx, node, appendReply(s.vhost, &a, c)); err != nil {
+			if err := s.sendReply(ctx, v, node, &a, c); err != nil {
 				return true, err
 			}
 		} else if r := b.requesters.find(s.vhost, a.consumer, a.key[:]); r != nil {
@@ -218,6 +275,25 @@ func (s *Session) sendReplies(ctx context.Context, c mq.Content, more [][]byte) 
 		}
 	}
 	return sent, nil
+}
+
+// sendReply sends a reply to another node, or lends it the body of a large one.
+func (s *Session) sendReply(ctx context.Context, v *meta.View, node mq.NodeID, a *replyAddress, c mq.Content) error {
+	b := s.broker
+	if len(c) <= wholeBytesMax || levelOf(v) < levelParts {
+		f := appendReply(s.vhost, a, c)
+		_, err := b.replyLinks.send(ctx, node, f, len(f))
+		return err
+	}
+	head, bodyBytes := c.Head(), len(c.Body())
+	number := b.loans.lend(node, c)
+	f := appendRequester([]byte{frameDirectLent}, s.vhost, a)
+	f = appendLent(f, head, bodyBytes, number)
+	sent, err := b.replyLinks.send(ctx, node, f, len(f)+bodyBytes)
+	if !sent {
+		b.loans.over(node, number)
+	}
+	return err
 }
 
 // replyNode finds the node that a reply-to name leads to.
@@ -266,6 +342,23 @@ func (b *Broker) directReply(from mq.NodeID, frameBytes int, p *parser) {
 		b.requesters.dropped.Add(1)
 	}
 	b.replyLinks.took(from, frameBytes)
+}
+
+// directLent takes a reply whose body its publisher's node lends.
+func (b *Broker) directLent(from mq.NodeID, frameBytes int, p *parser) {
+	r := b.parseRequester(p)
+	body := parseBorrowed(from, p)
+	if p.err != nil {
+		b.slog.Warn("malformed direct reply dropped", "peer", from)
+		return
+	}
+	if r != nil {
+		r.borrow(body)
+	} else {
+		b.requesters.dropped.Add(1)
+		b.repay(body)
+	}
+	b.replyLinks.took(from, frameBytes+body.bodyBytes)
 }
 
 // requesterLives asks the node of a reply-to name whether somebody waits there.

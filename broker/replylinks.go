@@ -40,20 +40,21 @@ func newReplyLinks(lane Lane) *replyLinks {
 }
 
 // send puts a reply on its way, or drops it if the peer is down or has been too
-// slow for too long. The error is that of ctx.
-func (l *replyLinks) send(ctx context.Context, to mq.NodeID, frame []byte) error {
+// slow for too long. It counts as so many bytes: as many as took is told there.
+// The error is that of ctx.
+func (l *replyLinks) send(ctx context.Context, to mq.NodeID, frame []byte, bytes int) (sent bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.owed[to] >= replyLinkBytes && !l.awaitRoom(ctx, to) {
 		l.dropped.Add(1)
-		return ctx.Err()
+		return false, ctx.Err()
 	}
-	if l.lane.Send(to, frame) {
-		l.owed[to] += len(frame)
-	} else {
+	if !l.lane.Send(to, frame) {
 		l.dropped.Add(1)
+		return false, nil
 	}
-	return nil
+	l.owed[to] += bytes
+	return true, nil
 }
 
 // awaitRoom runs with mu held.

@@ -39,6 +39,7 @@ type Shard struct {
 	nowMs  func() int64
 	ready  chan struct{}   // closed once log is set
 	folder *segment.Folder // where bodies are paged out to; nil if they stay in memory
+	loans  *loans          // the node's
 
 	mu      sync.Mutex // held for one batch of entries or one frame, never over I/O
 	log     Log

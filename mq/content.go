@@ -63,6 +63,9 @@ func (c Content) Properties() []byte {
 	return c[at+4 : at+4+n]
 }
 
+// Head is all before the body: a message with an empty one.
+func (c Content) Head() Content { return c[: len(c)-len(c.Body()) : len(c)-len(c.Body())] }
+
 // Body is the message's body.
 func (c Content) Body() []byte {
 	at := c.propertiesAt()
