@@ -24,6 +24,10 @@ type house struct {
 	t      *testing.T
 	nodes  []*houseNode
 	groups map[mq.GroupID]*houseLog
+
+	mu    sync.Mutex
+	sees  func(from, to mq.NodeID, frame []byte)      // every frame that is sent; may be nil
+	loses func(from, to mq.NodeID, frame []byte) bool // whether it does not arrive; may be nil
 }
 
 type houseNode struct {
@@ -91,8 +95,21 @@ func (n *houseNode) Send(to mq.NodeID, frame []byte) bool {
 			return false
 		}
 	}
+	if n.house.takes(n.id, to, frame) {
+		return true
+	}
 	n.house.node(to).put(houseFrame{from: n.id, frame: frame})
 	return true
+}
+
+// takes says what sees and loses say of a frame.
+func (h *house) takes(from, to mq.NodeID, frame []byte) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sees != nil {
+		h.sees(from, to, frame)
+	}
+	return h.loses != nil && h.loses(from, to, frame)
 }
 
 func (n *houseNode) put(f houseFrame) {
