@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"warren/fsm/queue"
 	"warren/mq"
 )
 
@@ -18,7 +19,7 @@ const (
 	// pieceWait is how long a piece may take.
 	pieceWait = 30 * time.Second
 	// borrowedBytesMax is the longest body that a node may announce.
-	borrowedBytesMax = 512 << 20
+	borrowedBytesMax = queue.BodyBytesMax
 )
 
 // borrowed is a message whose body another node, or this one, lends.

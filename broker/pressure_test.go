@@ -376,8 +376,7 @@ func (n *pressedNode) pull(from *pressedNode) {
 		return
 	}
 	defer src.Close()
-	src.Local()
-	a, err := n.snapshots.Arrive(src.Files())
+	a, err := n.snapshots.Arrive(src.Files(), func(int64) error { return nil })
 	if err != nil {
 		return
 	}
@@ -402,7 +401,6 @@ func (n *pressedNode) restore(id string) error {
 		return err
 	}
 	defer in.Close()
-	in.Local()
 	return n.Restore(in)
 }
 
