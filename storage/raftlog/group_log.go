@@ -128,6 +128,20 @@ func (g *GroupLog) Reach(after, to uint64, bytes int64) uint64 {
 	return to
 }
 
+// Newest is how many of the newest entries, up to most, take no more than so
+// many bytes of files together.
+func (g *GroupLog) Newest(bytes int64, most int) (count uint64) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for i := len(g.refs) - 1; i >= max(0, len(g.refs)-most); i-- {
+		if bytes -= g.refs[i].room(); bytes < 0 {
+			break
+		}
+		count++
+	}
+	return count
+}
+
 // read reads an entry from its file and checks it.
 func (r *ref) read(gid, index uint64, l *raft.Log) error {
 	b := make([]byte, recordHead+int(r.size))

@@ -45,6 +45,9 @@ type keeper struct {
 	woken   chan struct{} // cap 1
 	full    atomic.Bool   // the disk was, and nobody has been asked for a snapshot yet
 	asked   time.Time     // owned by clean: when somebody was, for that reason
+	begun   atomic.Uint64 // files that were handed out to be written to
+	seen    uint64        // owned by clean: begun when it last looked
+	sweep   int           // owned by clean: files that may go yet because the log rests
 	stop    chan struct{}
 	work    sync.WaitGroup
 	nextSeq uint64 // owned by who makes files: open, then the goroutine prepare
@@ -94,8 +97,12 @@ func (k *keeper) next(room int64) (*walFile, error) {
 	if m.err != nil {
 		m = <-k.made // that try may have been long ago
 	}
-	if m.err != nil || m.file.size >= room {
-		return m.file, m.err
+	if m.err != nil {
+		return nil, m.err
+	}
+	k.begun.Add(1)
+	if m.file.size >= room {
+		return m.file, nil
 	}
 	if err := m.file.f.Allocate(room); err != nil {
 		k.discard(m.file)
@@ -178,22 +185,32 @@ func (k *keeper) blank(path string) (f *walFile, tmp string, err error) {
 }
 
 func (k *keeper) clean() {
+	look := time.NewTicker(idleEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-k.woken:
+			k.cleanAll()
+		case <-look.C:
+			if k.rests() {
+				k.rest()
+			}
 		case <-k.stop:
 			return
 		}
-		for more, err := true, error(nil); more; {
-			if more, err = k.cleanOldest(); err != nil {
-				k.w.opts.Log.Error("let go of an old file of the log", "err", err)
-				break
-			}
-			select {
-			case <-k.stop:
-				return
-			default:
-			}
+	}
+}
+
+func (k *keeper) cleanAll() {
+	for more, err := true, error(nil); more; {
+		if more, err = k.cleanOldest(); err != nil {
+			k.w.opts.Log.Error("let go of an old file of the log", "err", err)
+			return
+		}
+		select {
+		case <-k.stop:
+			return
+		default:
 		}
 	}
 }
@@ -220,7 +237,7 @@ func (k *keeper) cleanOldest() (more bool, err error) {
 	switch live := oldest.live.Load(); {
 	case live == 0:
 		return true, k.retire(oldest)
-	case live <= min(carryBytesMax, w.opts.FileBytes/16) || files > 2*allowed:
+	case live <= min(carryBytesMax, w.opts.FileBytes/16) || files > 2*allowed || k.sweep > 0 && k.sparse():
 		return k.carry(oldest)
 	case files > allowed || k.roomIsDue():
 		k.pin(oldest)
@@ -258,6 +275,7 @@ func (k *keeper) retire(f *walFile) error {
 	w.mu.Lock()
 	w.files = slices.Delete(w.files, 0, 1)
 	w.mu.Unlock()
+	k.sweep--
 	if spare == "" {
 		return f.f.Close()
 	}

@@ -36,3 +36,27 @@ func TestReachCountsTheDataBetweenTwoEntries(t *testing.T) {
 		t.Errorf("an empty log: %d", got)
 	}
 }
+
+func TestNewestCountsTheRoomOfTheNewestEntries(t *testing.T) {
+	g := &GroupLog{first: 5}
+	for _, size := range []uint32{1, 100, 0, 8, 30} { // 5 to 9
+		g.refs = append(g.refs, ref{size: size})
+	}
+	last := g.refs[4].room()
+	for _, c := range []struct {
+		bytes int64
+		most  int
+		want  uint64
+	}{
+		{0, 9, 0},
+		{last - 1, 9, 0},
+		{last, 9, 1},
+		{last + g.refs[3].room(), 9, 2},
+		{math.MaxInt64, 9, 5},
+		{math.MaxInt64, 3, 3},
+	} {
+		if got := g.Newest(c.bytes, c.most); got != c.want {
+			t.Errorf("%d bytes, %d at most: %d, want %d", c.bytes, c.most, got, c.want)
+		}
+	}
+}
