@@ -95,15 +95,21 @@ func (c *chunk) put(s *Store, seq uint64, r rec, body []byte) {
 	}
 	h.addBody(s, &r, body)
 	h.addRec(s, r)
-	if c.file != nil { // a snapshot wrote the chunk, which has more in it now
-		c.file.letGo()
-		c.file = nil
-	}
+	c.outgrow()
 	c.slots++
 	c.live++
 	c.liveBytes += int64(len(body))
 	if r.expiryMs != 0 {
 		c.expires = true
+	}
+}
+
+// outgrow lets go of the extent that a snapshot wrote of a chunk in memory, which
+// is not what the chunk is any more.
+func (c *chunk) outgrow() {
+	if c.file != nil {
+		c.file.letGo()
+		c.file = nil
 	}
 }
 

@@ -8,6 +8,22 @@ const (
 	compactBytes = 128 << 20
 )
 
+// endEmpty has the files go that are written to and hold nothing any more: a
+// group that was drained, and is not written to, would keep one for good. Runs on
+// the writer.
+func (p *Pager) endEmpty() {
+	for _, s := range p.largest() {
+		if s.folder == nil {
+			continue
+		}
+		s.folder.paging.endEmpty()
+		if w := s.folder.takeSaving(); w != nil {
+			w.endEmpty()
+			s.folder.giveBack(w)
+		}
+	}
+}
+
 // compactOne looks for sparse files, and writes what is in use of one of them
 // to the current file of its folder. The file goes when the last who reads it
 // lets go of it.

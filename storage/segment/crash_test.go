@@ -159,6 +159,7 @@ func (m *machine) play(log []logged) {
 			m.pager.shrink()
 		case 2:
 			m.fetch(0, uint64(step)*100)
+			m.pager.endEmpty()
 			m.pager.compactOne()
 		}
 		m.pager.removeWaste()

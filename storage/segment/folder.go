@@ -180,12 +180,18 @@ func (f *Folder) list() []*file {
 // borrowSaving returns the writer for a snapshot: not the Pager's, so that
 // neither waits for the other's disk.
 func (f *Folder) borrowSaving() *writer {
+	if w := f.takeSaving(); w != nil {
+		return w
+	}
+	return &writer{folder: f}
+}
+
+// takeSaving returns that writer, nil if there is none or a snapshot has it.
+func (f *Folder) takeSaving() *writer {
 	f.pager.mu.Lock()
 	defer f.pager.mu.Unlock()
 	w := f.saving
-	if f.saving = nil; w == nil {
-		w = &writer{folder: f}
-	}
+	f.saving = nil
 	return w
 }
 
@@ -304,6 +310,14 @@ func (w *writer) retire() {
 		w.current.growing.Store(false)
 		w.current.letGo()
 		w.current = nil
+	}
+}
+
+// endEmpty ends writing to the current file if only that holds it: nobody can
+// come to hold what no extent is in use of, but who writes to it.
+func (w *writer) endEmpty() {
+	if w.current != nil && w.current.holds.Load() == 1 {
+		w.retire()
 	}
 }
 

@@ -148,7 +148,7 @@ func (x *meddled) anything() {
 			x.pager.pageOutOf(x.Store)
 		})
 	case 5:
-		x.asWriter(func() { x.pager.compactOne(); x.compactAny() })
+		x.asWriter(func() { x.pager.endEmpty(); x.pager.compactOne(); x.compactAny() })
 	case 6:
 		x.asReader(func() {
 			if x.pager.makeRoom() {

@@ -208,6 +208,7 @@ func (p *Pager) writeOn() {
 		case <-p.kick:
 		case <-retry.C:
 		case <-compact.C:
+			p.endEmpty()
 			p.compactOne()
 		}
 		p.removeWaste()

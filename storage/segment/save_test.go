@@ -134,6 +134,53 @@ func flip(t fataler, fs vfs.FS, name string, at int64) {
 	}
 }
 
+// The files that are written to next hold nothing once a store is drained, and
+// may not be written to again for long.
+func TestAnEmptyFileGoesAlthoughItIsWrittenTo(t *testing.T) {
+	fs := vfs.NewMem()
+	d := newDesk(t, fs, 1<<20)
+	files := func() int {
+		d.pager.endEmpty()
+		d.pager.removeWaste()
+		names, err := fs.List(pagedDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	d.fill(1, 2000, 1000)
+	d.pageAllOut() // all but the newest
+	d.fill(2, 10, 1000)
+	v := d.View()
+	if err := v.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if n := files(); n != 2 {
+		t.Fatalf("%d files, want the pager's and the snapshot's", n)
+	}
+	d.Drop(1, 1, 1999)
+	d.Drop(2, 1, 10)
+	if n := files(); n != 2 {
+		t.Errorf("%d files are left for a view", n)
+	}
+	v.Release()
+	if n := files(); n != 1 {
+		t.Errorf("%d files are left for a message", n)
+	}
+	if r, ok := d.fetch(1, 2000); !ok || !bytes.Equal(r.Body, body(1, 2000, 1000)) {
+		t.Errorf("it is not there: %v", ok)
+	}
+	d.Drop(1, 2000, 2000)
+	if n := files(); n != 0 {
+		t.Errorf("%d files are left for nothing", n)
+	}
+	d.fill(3, 2000, 1000) // to other files
+	d.pageAllOut()
+	if r, ok := d.fetch(3, 1); !ok || !bytes.Equal(r.Body, body(3, 1, 1000)) {
+		t.Errorf("what was written since is not there: %v", ok)
+	}
+}
+
 func TestASnapshotOutlivesCompaction(t *testing.T) {
 	fs := vfs.NewMem()
 	d := newDesk(t, fs, 1<<20)

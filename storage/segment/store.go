@@ -190,6 +190,7 @@ func (s *Store) drain(qu *queue, c *chunk) {
 	if !c.shared && c.hot.seen == 0 {
 		c.reset(s)
 	}
+	c.outgrow() // it would keep a file of which nothing is needed
 	for _, old := range s.drained.push(qu) {
 		if t := old.tail(); t != nil && t.live == 0 {
 			s.release(old, t)
