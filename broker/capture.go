@@ -55,6 +55,13 @@ func (s *Shard) LinkedBytes() int64 {
 	return s.folder.Bytes()
 }
 
+// BodyBytes is how much the bodies of all live messages take, wherever they are.
+func (s *Shard) BodyBytes() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bodies.Total()
+}
+
 // Snapshot captures the shard as it is now.
 func (s *Shard) Snapshot() (Snapshot, error) {
 	s.mu.Lock()

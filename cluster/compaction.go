@@ -10,18 +10,14 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// SnapshotBytes of log since the last snapshot ask for the next one. What a
+// machine has linked into the last one is not written again.
+const SnapshotBytes = 256 << 20
+
 const (
-	// snapshotBytes of log since the last snapshot ask for the next one. What
-	// a machine has linked into the last one is not written again.
-	snapshotBytes = 256 << 20
 	// snapshotEvery with at least snapshotEntriesMin entries asks for one, too.
 	snapshotEvery      = 10 * time.Minute
 	snapshotEntriesMin = 1000
-	// wasteBytes that only snapshots still hold ask for one, after which those
-	// before it go: they are of a log whose rest has been cut, and what they link
-	// is what a queue that has been drained had on disk.
-	wasteBytes = 256 << 20
-	wasteEvery = 15 * time.Second
 )
 
 // snapshotCounters are figures of a group's snapshots.
@@ -39,11 +35,12 @@ func (g *Group) compact(ctx context.Context) {
 	defer aged.Stop()
 	wasted := time.NewTicker(wasteEvery + time.Duration(g.gid%8)*time.Second)
 	defer wasted.Stop()
+	var look wasteLook
 	for {
 		trim := false
 		select {
 		case <-g.grown:
-			if g.apply.bytesSince.Load() < snapshotBytes {
+			if g.apply.bytesSince.Load() < SnapshotBytes {
 				continue
 			}
 		case <-aged.C:
@@ -51,7 +48,11 @@ func (g *Group) compact(ctx context.Context) {
 				continue
 			}
 		case <-wasted.C:
-			if trim = g.wastes(); !trim {
+			if look = g.lookForWaste(look); !look.wastes {
+				continue
+			}
+			if trim = true; look.fresh {
+				g.trim()
 				continue
 			}
 		case <-g.stores.pinned: // the node's log keeps old files for this group
@@ -69,29 +70,25 @@ func (g *Group) compact(ctx context.Context) {
 		}
 		if err := g.snapshotNow(ctx, r); err != nil && !errors.Is(err, ErrGroupClosed) {
 			g.log.Error("snapshot", "err", err)
+			look = wasteLook{} // whatever is wasted is so still
 			continue
 		}
 		if trim {
-			if err := g.stores.snapshots.Trim(); err != nil {
-				g.log.Warn("old snapshots stay", "err", err)
-			}
+			g.trim()
 		}
 	}
 }
 
-// wastes reports whether snapshots hold much that nothing else does. It looks
-// only if something has been applied since the last one: an idle group costs
-// nothing, and Raft takes no second snapshot of one state.
-func (g *Group) wastes() bool {
-	m, links := g.machine.(Linker)
-	if !links || g.apply.countSince.Load() == 0 {
-		return false
+func (g *Group) trim() {
+	if err := g.stores.snapshots.Trim(); err != nil {
+		g.log.Warn("old snapshots stay", "err", err)
 	}
-	linked, err := g.stores.snapshots.Linked()
-	return err == nil && linked-m.LinkedBytes() > wasteBytes
 }
 
 func (g *Group) snapshotNow(ctx context.Context, r *groupRaft) error {
+	if err := g.keepTrailing(r); err != nil {
+		return fmt.Errorf("snapshot group %d: %w", g.gid, err)
+	}
 	answer := make(chan error, 1)
 	go func() {
 		f := r.Raft.Snapshot()

@@ -48,9 +48,10 @@ type Group struct {
 
 	raft atomic.Pointer[groupRaft] // nil while closed or between two runs
 
-	standing standing
-	damage   atomic.Pointer[error] // why standing is standFlawed or standLost
-	rebuilt  atomic.Bool           // since it was opened
+	standing  standing
+	reloading sync.Mutex            // held from a look at Raft's configuration to its change
+	damage    atomic.Pointer[error] // why standing is standFlawed or standLost
+	rebuilt   atomic.Bool           // since it was opened
 
 	proposing sync.Mutex // keeps the order of ApplyLog and of the completer the same
 	closing   atomic.Bool
@@ -321,7 +322,7 @@ func (g *Group) beforeRestore(m raft.SnapshotMeta) (after func(), err error) {
 
 // afterApply runs on Raft's apply goroutine.
 func (g *Group) afterApply(entries int, last *raft.Log) {
-	if g.apply.bytesSince.Load() >= snapshotBytes {
+	if g.apply.bytesSince.Load() >= SnapshotBytes {
 		signal(g.grown)
 	}
 	if g.opts.Meta && entries > 0 {

@@ -36,6 +36,8 @@ type Linker interface {
 	// LinkedBytes is about how much a snapshot that is taken now would link, as
 	// long as nothing is written for it.
 	LinkedBytes() int64
+	// BodyBytes is how much the messages take that there are.
+	BodyBytes() int64
 }
 
 // Snapshot is a captured state. WriteTo runs in the background while Apply

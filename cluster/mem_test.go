@@ -337,6 +337,8 @@ type memCluster struct {
 	cache     int64         // bytes of entries in memory; 0 is what it is in earnest, and -1 none
 	ahead     int64         // bytes; 0 is what it is in earnest
 	stuck     chan struct{} // if set, no machine applies anything until it is closed
+	// dress makes the machine that a group gets of a node's; nil leaves it.
+	dress func(n *memNode) Machine
 }
 
 const testGroup = 5
@@ -365,6 +367,10 @@ func (c *memCluster) open(n *memNode) error {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", n.id)
 	}
 	n.openWAL(c.t, c.wal, c.cache)
+	var m Machine = n.machine
+	if c.dress != nil {
+		m = c.dress(n)
+	}
 	g, err := openGroup(c.t.Context(), groupSeat{
 		id: n.id, dir: n.dir, log: log,
 		fatal:     func(err error) { n.fatal <- err },
@@ -373,7 +379,7 @@ func (c *memCluster) open(n *memNode) error {
 		report:    c.report,
 		terms:     func(ctx context.Context, _ uint64) (uint64, error) { return c.terms(ctx, n.id) },
 		transport: func(_ uint64, s *standing, _ *snapshot.Store) groupTransport { return c.net.join(n.id, s) },
-	}, testGroup, n.machine, o)
+	}, testGroup, m, o)
 	n.group = g
 	c.net.set(n.id, g)
 	if err != nil {

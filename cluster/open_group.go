@@ -314,10 +314,8 @@ func (g *Group) config(notify chan<- bool) *raft.Config {
 	c.CommitTimeout = 500 * time.Millisecond
 	c.MaxAppendEntries = batchEntries
 	c.BatchApplyCh = true
-	// More than the longest uncommitted tail: a follower whose tail is longer
-	// than a snapshot that it gets would install that snapshot for ever.
-	c.TrailingLogs = 256
-	c.SnapshotThreshold = 1<<64 - 1 // compact decides
+	c.TrailingLogs = trailingEntries // until the first snapshot; see keepTrailing
+	c.SnapshotThreshold = 1<<64 - 1  // compact decides
 	c.SnapshotInterval = time.Hour
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true

@@ -248,6 +248,8 @@ func (g *Group) refilled(last uint64) {
 
 // stand gives a run of Raft that began in a rebuild its timeouts back.
 func (g *Group) stand(r *groupRaft) {
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
 	c := r.ReloadableConfig()
 	if c.HeartbeatTimeout != neverStands || g.Rebuilding() {
 		return
