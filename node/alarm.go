@@ -45,7 +45,7 @@ type alarm struct {
 
 func newAlarm(c *Config, log *slog.Logger) *alarm {
 	return &alarm{
-		dir: c.DataDir, slog: log, ballast: newBallast(c.DataDir), total: memoryTotal(), memoryShare: c.MemoryHighWatermark, memoryBytes: c.MemoryHighWatermarkBytes,
+		dir: c.DataDir, slog: log, ballast: newBallast(c.DataDir, c.BodyMemory()), total: memoryTotal(), memoryShare: c.MemoryHighWatermark, memoryBytes: c.MemoryHighWatermarkBytes,
 		diskFreeBytes: c.DiskFreeLimitBytes, used: memoryUsed, free: diskFree,
 	}
 }
@@ -101,15 +101,23 @@ func (a *alarm) release() {
 	a.slog.Warn("disk is nearly full, the ballast is let go of", "free_mib", free>>20, "ballast_mib", bytes>>20)
 }
 
-// refill makes the ballast when there is room for it.
+// refill makes the ballast what it is to be, when there is room for it.
 func (a *alarm) refill() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	free, size, ok := a.free(a.dir)
-	if !ok || !a.ballast.due(free, size, a.diskLimit(size)) || time.Since(a.unmade) < ballastRetry {
+	if !ok || time.Since(a.unmade) < ballastRetry {
 		return
 	}
-	if err := a.ballast.make(ballastBytes(size)); err != nil {
+	if err := a.ballast.shrink(size); err != nil {
+		a.unmade = time.Now()
+		a.slog.Warn("the ballast is larger than it need be", "err", err, "retry", ballastRetry)
+		return
+	}
+	if !a.ballast.due(free, size, a.diskLimit(size)) {
+		return
+	}
+	if err := a.ballast.make(a.ballast.bytes(size)); err != nil {
 		a.unmade = time.Now()
 		a.slog.Warn("no room is kept for a full disk", "err", err, "retry", ballastRetry)
 		return

@@ -7,7 +7,7 @@ import (
 
 // A file without blocks of its own would leave nothing behind.
 func TestTheBallastTakesRoom(t *testing.T) {
-	b := newBallast(t.TempDir())
+	b := newBallast(t.TempDir(), 1<<30)
 	if err := b.make(4 << 20); err != nil {
 		t.Skip(err)
 	}

@@ -12,8 +12,10 @@ import (
 	"warren/storage/vfs"
 )
 
+// WALFileBytes is the size of a WAL's files, unless its Options say otherwise.
+const WALFileBytes = 64 << 20
+
 const (
-	walFileBytes    = 64 << 20
 	walFileBytesMax = 1 << 30
 	walCacheBytes   = 32 << 20
 	// batchBytesMax is how much one write takes of what is queued; a single
@@ -114,7 +116,7 @@ func OpenWAL(fs vfs.FS, dir string, o Options) (*WAL, error) {
 		return nil, errors.New("open log: no logger or no Fatal")
 	}
 	if o.FileBytes == 0 {
-		o.FileBytes = walFileBytes
+		o.FileBytes = WALFileBytes
 	}
 	if o.FileBytes < headerBytes+recordHead || o.FileBytes > walFileBytesMax {
 		return nil, fmt.Errorf("open log: files of %d bytes, the limit is %d", o.FileBytes, walFileBytesMax)
