@@ -80,6 +80,9 @@ lint() {
 
 unit() { go test -race -short -timeout 30m ./...; }
 
+# torture kills the log under load, and cuts its power, for half a minute each.
+torture() { RAFTLOG_TORTURE_TIME=25s go test -count=1 -run Torture ./storage/...; }
+
 build() { mkdir -p bin && go build -o "$WARREN_BINARY" ./cmd/warren && "$WARREN_BINARY" version; }
 
 pika() { (cd test/pika && "../../$VENV/bin/python" -B -m pytest); }
@@ -148,6 +151,7 @@ section tools 'Go, Python and what they need' tools
 section vet 'go vet' go vet ./...
 section staticcheck "staticcheck ${STATICCHECK##*@}" lint
 section unit 'all packages, with the race detector, without real processes' unit
+section torture 'the log of queues, killed under load and cut off its power' torture
 section build 'the binary' build
 section pika "RabbitMQ's tutorials in pika, on every pair of nodes" pika
 section node "Node's amqplib" in_node
