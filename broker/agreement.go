@@ -10,6 +10,7 @@ import (
 
 	"warren/fsm/meta"
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -233,7 +234,7 @@ func (b *Broker) askMilestones(ctx context.Context, wanted map[mq.NodeID][]wante
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			parseTold(&parser{b: r}, func(g mq.GroupID, t told) {
+			parseTold(&parser{fields.Read(r)}, func(g mq.GroupID, t told) {
 				if heard[g] == nil {
 					heard[g] = map[mq.NodeID]told{}
 				}
@@ -258,9 +259,9 @@ func digestVersion(g mq.GroupID) uint64 {
 //
 //	uvarint groups, each: uvarint group | uvarint digest version | uvarint since
 func appendWantedMilestones(b []byte, want []wantedMilestones) []byte {
-	b = appendUint(b, uint64(len(want)))
+	b = fields.AppendUint(b, uint64(len(want)))
 	for _, w := range want {
-		b = appendUint(appendUint(appendUint(b, uint64(w.group)), digestVersion(w.group)), w.since)
+		b = fields.AppendUint(fields.AppendUint(fields.AppendUint(b, uint64(w.group)), digestVersion(w.group)), w.since)
 	}
 	return b
 }
@@ -271,9 +272,9 @@ func appendWantedMilestones(b []byte, want []wantedMilestones) []byte {
 //	for each: uvarint group | uvarint the term that it leads in, or 0 | uvarint milestones, each: uvarint index | uvarint digest
 func (b *Broker) tellMilestones(a asked, p *parser) {
 	var out []byte
-	for range p.count() {
-		g, version, since := mq.GroupID(p.uint()), p.uint(), p.uint()
-		if p.err != nil {
+	for range p.Count() {
+		g, version, since := mq.GroupID(p.Uint()), p.Uint(), p.Uint()
+		if p.Err() != nil {
 			break
 		}
 		var r replica = b.meta
@@ -289,7 +290,7 @@ func (b *Broker) tellMilestones(a asked, p *parser) {
 		}
 		out = appendTold(out, g, r.standing(), since)
 	}
-	if p.err != nil {
+	if p.Err() != nil {
 		a.fail(errFrame)
 		return
 	}
@@ -298,10 +299,10 @@ func (b *Broker) tellMilestones(a asked, p *parser) {
 
 func appendTold(b []byte, g mq.GroupID, st standing, since uint64) []byte {
 	news := slices.DeleteFunc(st.milestones, func(m milestone) bool { return m.index <= since })
-	b = appendUint(appendUint(b, uint64(g)), st.leads)
-	b = appendUint(b, uint64(len(news)))
+	b = fields.AppendUint(fields.AppendUint(b, uint64(g)), st.leads)
+	b = fields.AppendUint(b, uint64(len(news)))
 	for _, m := range news {
-		b = appendUint(appendUint(b, m.index), m.digest)
+		b = fields.AppendUint(fields.AppendUint(b, m.index), m.digest)
 	}
 	return b
 }
@@ -309,12 +310,12 @@ func appendTold(b []byte, g mq.GroupID, st standing, since uint64) []byte {
 // parseTold calls f with what a node told of each group, until what it sent
 // makes no sense.
 func parseTold(p *parser, f func(g mq.GroupID, t told)) {
-	for len(p.b) > 0 {
-		g, t := mq.GroupID(p.uint()), told{leads: p.uint()}
-		for range p.count() {
-			t.milestones = append(t.milestones, milestone{p.uint(), p.uint()})
+	for p.More() {
+		g, t := mq.GroupID(p.Uint()), told{leads: p.Uint()}
+		for range p.Count() {
+			t.milestones = append(t.milestones, milestone{p.Uint(), p.Uint()})
 		}
-		if p.err != nil {
+		if p.Err() != nil {
 			return
 		}
 		f(g, t)

@@ -14,6 +14,7 @@ import (
 
 	"warren/fsm/meta"
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -287,7 +288,7 @@ func TestNodesOfOtherVersionsAreNotCompared(t *testing.T) {
 		return h.nodes[0].calls.ask(t.Context(), h.nodes[1].id, kind, metaGroup, body, nil)
 	}
 	want := func(version uint64) []byte {
-		return appendUint(appendUint(appendUint(appendUint(nil, 1), 1), version), 0)
+		return fields.AppendUint(fields.AppendUint(fields.AppendUint(fields.AppendUint(nil, 1), 1), version), 0)
 	}
 	if r, err := ask(callMilestones, want(queue.DigestVersion)); err != nil || len(r) == 0 {
 		t.Errorf("the same version: %v, %v", r, err)
@@ -304,7 +305,7 @@ func TestNodesOfOtherVersionsAreNotCompared(t *testing.T) {
 			t.Errorf("an unknown question is answered with %v", r)
 		}
 	}
-	parseTold(&parser{b: []byte{1, 0, 200}}, func(mq.GroupID, told) { t.Error("nonsense is believed") })
+	parseTold(&parser{fields.Read([]byte{1, 0, 200})}, func(mq.GroupID, told) { t.Error("nonsense is believed") })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	h.nodes[0].Compare(ctx) // nobody answers in time

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -75,13 +76,13 @@ func (b *Broker) tellAlarm(to mq.NodeID) {
 	b.alarms.telling.Lock()
 	defer b.alarms.telling.Unlock()
 	reason, _ := b.alarms.of(b.lane.Self())
-	b.lane.Send(to, appendString([]byte{frameAlarm}, reason))
+	b.lane.Send(to, fields.AppendString([]byte{frameAlarm}, reason))
 }
 
 // alarmHeard takes another node's alarm, or the end of it.
 func (b *Broker) alarmHeard(from mq.NodeID, p *parser) {
-	reason := p.string()
-	if p.err == nil {
+	reason := p.Text()
+	if p.Err() == nil {
 		b.alarms.set(from, reason[:min(len(reason), alarmReasonMax)])
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -167,7 +168,7 @@ func TestAPeerHearsTheNewestAlarmLast(t *testing.T) {
 	}
 	b.PeerUp("peer")
 	<-raised
-	want := appendString([]byte{frameAlarm}, "low on disk")
+	want := fields.AppendString([]byte{frameAlarm}, "low on disk")
 	if got := l.frames[len(l.frames)-1]; !bytes.Equal(got, want) {
 		t.Errorf("the last that it hears is %q, want %q", got, want)
 	}

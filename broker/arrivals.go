@@ -103,10 +103,10 @@ func (as *arrivals) dropThose(b *Broker, which func(*arrival) bool) (dropped []*
 
 // lent takes a message for a consumer here whose body its leader lends.
 func (b *Broker) lent(from mq.NodeID, p *parser) {
-	g, term := mq.GroupID(p.uint()), p.uint()
-	d := mq.Delivery{Group: g, Queue: mq.QueueID(p.uint()), Consumer: mq.ConsumerID(p.uint()), Seq: mq.Seq(p.uint()), Redelivered: p.bool()}
+	g, term := mq.GroupID(p.Uint()), p.Uint()
+	d := mq.Delivery{Group: g, Queue: mq.QueueID(p.Uint()), Consumer: mq.ConsumerID(p.Uint()), Seq: mq.Seq(p.Uint()), Redelivered: p.Bool()}
 	body := parseBorrowed(from, p)
-	if p.err != nil {
+	if p.Err() != nil {
 		b.slog.Error("malformed delivery dropped", "peer", from, "group", uint64(g))
 		return
 	}

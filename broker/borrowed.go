@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -35,10 +36,10 @@ func (m *borrowed) bytes() int { return len(m.head) + m.bodyBytes }
 
 // parseBorrowed reads what appendLent wrote.
 func parseBorrowed(lender mq.NodeID, p *parser) *borrowed {
-	head, sound := mq.ParseContent(p.bytes())
-	n, number := p.uint(), p.uint()
-	if !sound || p.err != nil || n > borrowedBytesMax || len(head.Body()) > 0 {
-		p.fail()
+	head, sound := mq.ParseContent(p.Bytes())
+	n, number := p.Uint(), p.Uint()
+	if !sound || p.Err() != nil || n > borrowedBytesMax || len(head.Body()) > 0 {
+		p.Fail()
 		return nil
 	}
 	return &borrowed{lender, number, head, int(n)}
@@ -68,12 +69,12 @@ func (b *Broker) repay(m *borrowed) {
 		b.loans.over(m.lender, m.number)
 		return
 	}
-	b.lane.Send(m.lender, appendUint([]byte{frameRepaid}, m.number))
+	b.lane.Send(m.lender, fields.AppendUint([]byte{frameRepaid}, m.number))
 }
 
 // repaid hears that a borrower is done.
 func (b *Broker) repaid(from mq.NodeID, p *parser) {
-	if number := p.uint(); p.err == nil {
+	if number := p.Uint(); p.Err() == nil {
 		b.loans.over(from, number)
 	}
 }
@@ -152,7 +153,7 @@ func (b *Broker) fetchPiece(ctx context.Context, m *borrowed, body []byte, from 
 	ctx, cancel := context.WithTimeout(ctx, pieceWait)
 	defer cancel()
 	piece := body[from:min(from+pieceBytes, len(body))]
-	q := appendUint(appendUint(appendUint(nil, m.number), uint64(from)), uint64(len(piece)))
+	q := fields.AppendUint(fields.AppendUint(fields.AppendUint(nil, m.number), uint64(from)), uint64(len(piece)))
 	r, err := b.calls.ask(ctx, m.lender, callFetch, metaGroup, q, nil)
 	switch {
 	case err != nil:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"warren/fsm/meta"
+	"warren/internal/fields"
 	"warren/mq"
 	"warren/storage/segment"
 )
@@ -351,7 +352,7 @@ func (b *Broker) isClosed() bool {
 // reportApplied tells the metadata leader how far this node is, and what it knows.
 func (b *Broker) reportApplied(index uint64) {
 	if k, ok, _ := b.leaders.of(metaGroup); ok {
-		b.lane.Send(k.node, appendUint(appendUint([]byte{frameApplied}, index), uint64(b.level)))
+		b.lane.Send(k.node, fields.AppendUint(fields.AppendUint([]byte{frameApplied}, index), uint64(b.level)))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -85,9 +86,9 @@ func (c *calls) ask(ctx context.Context, to mq.NodeID, kind byte, g mq.GroupID, 
 	c.pending[id] = pendingCall{to: to, reply: reply, ears: e}
 	c.mu.Unlock()
 	f := append(make([]byte, 0, 24+len(body)), frameCall)
-	f = appendUint(f, id)
+	f = fields.AppendUint(f, id)
 	f = append(f, kind)
-	f = appendUint(f, uint64(g))
+	f = fields.AppendUint(f, uint64(g))
 	f = append(f, body...)
 	if !c.lane.Send(to, f) {
 		c.forget(id)
@@ -131,10 +132,10 @@ func openReply(b []byte) ([]byte, error) {
 	case answerOK:
 		return b[1:], nil
 	case answerError:
-		p := parser{b: b[1:]}
-		e := &mq.Error{Code: mq.Code(p.uint()), ChannelOnly: p.bool(), Text: p.string()}
-		if p.err != nil {
-			return nil, fmt.Errorf("error in a reply: %w", p.err)
+		p := parser{fields.Read(b[1:])}
+		e := &mq.Error{Code: mq.Code(p.Uint()), ChannelOnly: p.Bool(), Text: p.Text()}
+		if p.Err() != nil {
+			return nil, fmt.Errorf("error in a reply: %w", p.Err())
 		}
 		return nil, e
 	default:
@@ -144,8 +145,8 @@ func openReply(b []byte) ([]byte, error) {
 
 // replied hears an answer.
 func (c *calls) replied(p *parser) {
-	id := p.uint()
-	if p.err != nil {
+	id := p.Uint()
+	if p.Err() != nil {
 		return
 	}
 	c.mu.Lock()
@@ -155,9 +156,9 @@ func (c *calls) replied(p *parser) {
 	switch {
 	case !ok:
 	case w.reply != nil:
-		w.reply <- w.hear(p.b)
+		w.reply <- w.hear(p.Rest())
 	default:
-		if r, err := openReply(p.b); err == nil {
+		if r, err := openReply(p.Rest()); err == nil {
 			w.ears.late(w.to, r)
 		}
 	}
@@ -196,7 +197,7 @@ type asked struct {
 
 func (a asked) answer(kind byte, body []byte) (sent bool) {
 	f := append(make([]byte, 0, 16+len(body)), frameReply)
-	f = appendUint(f, a.id)
+	f = fields.AppendUint(f, a.id)
 	f = append(f, kind)
 	return a.lane.Send(a.from, append(f, body...)) // a lost peer asks again
 }
@@ -210,9 +211,9 @@ func (a asked) fail(err error) {
 	if !errors.As(err, &e) {
 		e = mq.Errorf(mq.InternalError, "%v", err)
 	}
-	b := appendUint(nil, uint64(e.Code))
-	b = appendBool(b, e.ChannelOnly)
-	a.answer(answerError, appendString(b, e.Text))
+	b := fields.AppendUint(nil, uint64(e.Code))
+	b = fields.AppendBool(b, e.ChannelOnly)
+	a.answer(answerError, fields.AppendString(b, e.Text))
 }
 
 // callLeader asks the leader of g, whoever that is, until it answers or ctx

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 
+	"warren/internal/fields"
 	"warren/mq"
 	"warren/storage/segment"
 )
@@ -128,9 +129,9 @@ func (c *captured) writeLinked(out *bufio.Writer, l linker) error {
 	}
 	c.writeState(out, captureVersionLinked)
 	slices.Sort(c.prioritized)
-	b := appendUint(nil, uint64(len(c.prioritized)))
+	b := fields.AppendUint(nil, uint64(len(c.prioritized)))
 	for _, id := range c.prioritized {
-		b = appendUint(b, uint64(id))
+		b = fields.AppendUint(b, uint64(id))
 	}
 	out.Write(b)
 	b = c.bodies.AppendTo(make([]byte, 8, 1<<16))
@@ -143,10 +144,10 @@ func (c *captured) writeBodies(out *bufio.Writer) error {
 	c.writeState(out, captureVersion)
 	var b []byte
 	err := c.bodies.Each(func(q, seq uint64, r segment.Record) error {
-		b = appendUint(appendUint(b[:0], q), seq)
+		b = fields.AppendUint(fields.AppendUint(b[:0], q), seq)
 		b = append(b, r.Flags, r.Priority)
-		b = appendInt(b, r.ExpiryMs)
-		out.Write(appendUint(b, uint64(len(r.Body))))
+		b = fields.AppendInt(b, r.ExpiryMs)
+		out.Write(fields.AppendUint(b, uint64(len(r.Body))))
 		_, err := out.Write(r.Body)
 		return err
 	})

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"warren/fsm/meta"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -71,8 +72,8 @@ func (b *Broker) askAttach(ctx context.Context, c *consumer, resize bool) error 
 		b.resuming.RLock()
 		before := b.resumes[c.queue.Group]
 		b.resuming.RUnlock()
-		body := appendUint(appendUint(nil, uint64(c.queue.ID)), uint64(session))
-		body = appendBool(appendAttached(body, c), resize)
+		body := fields.AppendUint(fields.AppendUint(nil, uint64(c.queue.ID)), uint64(session))
+		body = fields.AppendBool(appendAttached(body, c), resize)
 		if _, err := b.callLeader(ctx, callAttach, c.queue.Group, body); err != nil {
 			return err
 		}
@@ -133,8 +134,8 @@ func (b *Broker) detach(ctx context.Context, x leftover, requeue bool) error {
 		o.sendAll()
 	}
 	_, session := b.run()
-	body := appendUint(appendUint(nil, uint64(x.queue)), uint64(session))
-	body = appendBool(appendBool(appendUint(body, uint64(x.consumer)), requeue), x.attached)
+	body := fields.AppendUint(fields.AppendUint(nil, uint64(x.queue)), uint64(session))
+	body = fields.AppendBool(fields.AppendBool(fields.AppendUint(body, uint64(x.consumer)), requeue), x.attached)
 	_, err := b.callLeader(ctx, callDetach, x.group, body)
 	return err
 }
@@ -226,8 +227,8 @@ type taken struct {
 func (s *Session) take(ctx context.Context, q *meta.Queue, noAck bool) (t taken, err error) {
 	b, c := s.broker, s.getter(q)
 	_, session := b.run()
-	body := appendUint(appendUint(nil, uint64(q.ID)), uint64(session))
-	body = appendBool(appendUint(body, uint64(c.id)), noAck)
+	body := fields.AppendUint(fields.AppendUint(nil, uint64(q.ID)), uint64(session))
+	body = fields.AppendBool(fields.AppendUint(body, uint64(c.id)), noAck)
 	var unsound error
 	_, err = b.askLeader(ctx, callGet, q.Group, body, &ears{
 		heard: func(from mq.NodeID, r []byte) bool {
@@ -292,22 +293,22 @@ func (b *Broker) keep(c *consumer, from mq.NodeID, seq mq.Seq) bool {
 
 // got reads a leader's answer to basic.get.
 func (c *consumer) got(from mq.NodeID, reply []byte) (t taken, err error) {
-	p := parser{b: reply}
-	kind := p.byte()
+	p := parser{fields.Read(reply)}
+	kind := p.Byte()
 	if kind == gotNothing {
-		return t, p.err
+		return t, p.Err()
 	}
-	t.d = mq.Delivery{Consumer: c.id, Group: c.queue.Group, Queue: c.queue.ID, Seq: mq.Seq(p.uint()), Redelivered: p.bool(), Remaining: uint32(min(p.uint(), math.MaxUint32))}
+	t.d = mq.Delivery{Consumer: c.id, Group: c.queue.Group, Queue: c.queue.ID, Seq: mq.Seq(p.Uint()), Redelivered: p.Bool(), Remaining: uint32(min(p.Uint(), math.MaxUint32))}
 	if kind == gotLent {
 		t.body = parseBorrowed(from, &p)
 	} else {
-		content, sound := mq.ParseContent(p.b)
+		content, sound := mq.ParseContent(p.Rest())
 		if !sound {
-			p.fail()
+			p.Fail()
 		}
 		t.d.Content = content
 	}
-	if p.err != nil {
+	if p.Err() != nil {
 		return taken{}, errFrame
 	}
 	t.ok = true
@@ -343,11 +344,11 @@ func (s *Session) Drained(id mq.ConsumerID, messages, bytes int) {
 		return // attached again, it starts with full credit
 	}
 	_, session := b.run()
-	f := appendUint(append(make([]byte, 0, 48), frameCredit), uint64(c.queue.Group))
-	f = appendUint(f, k.term)
-	f = appendUint(f, uint64(session))
-	f = appendUint(f, uint64(c.queue.ID))
-	f = appendUint(f, uint64(id))
-	f = appendUint(f, uint64(messages))
-	b.lane.Send(k.node, appendUint(f, uint64(bytes)))
+	f := fields.AppendUint(append(make([]byte, 0, 48), frameCredit), uint64(c.queue.Group))
+	f = fields.AppendUint(f, k.term)
+	f = fields.AppendUint(f, uint64(session))
+	f = fields.AppendUint(f, uint64(c.queue.ID))
+	f = fields.AppendUint(f, uint64(id))
+	f = fields.AppendUint(f, uint64(messages))
+	b.lane.Send(k.node, fields.AppendUint(f, uint64(bytes)))
 }

@@ -7,6 +7,7 @@ import (
 
 	"warren/broker/dispatch"
 	"warren/fsm/meta"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -236,28 +237,28 @@ type attached struct {
 
 func appendAttached(b []byte, c *consumer) []byte {
 	prefetch, timeoutMs := c.mayHold()
-	b = appendUint(b, uint64(c.id))
-	b = appendUint(b, uint64(prefetch))
-	b = appendBool(b, c.spec.NoAck)
-	b = appendBool(b, c.spec.Exclusive)
-	b = appendInt(b, int64(c.spec.Priority))
-	return appendUint(b, timeoutMs)
+	b = fields.AppendUint(b, uint64(c.id))
+	b = fields.AppendUint(b, uint64(prefetch))
+	b = fields.AppendBool(b, c.spec.NoAck)
+	b = fields.AppendBool(b, c.spec.Exclusive)
+	b = fields.AppendInt(b, int64(c.spec.Priority))
+	return fields.AppendUint(b, timeoutMs)
 }
 
 func parseAttachedOne(p *parser) (a attached) {
-	a.Consumer.Key.Consumer = mq.ConsumerID(p.uint())
-	a.Prefetch = uint32(p.uint())
-	a.NoAck, a.Exclusive = p.bool(), p.bool()
-	a.Priority = int32(p.int())
-	a.Patience = patience(p.uint())
+	a.Consumer.Key.Consumer = mq.ConsumerID(p.Uint())
+	a.Prefetch = uint32(p.Uint())
+	a.NoAck, a.Exclusive = p.Bool(), p.Bool()
+	a.Priority = int32(p.Int())
+	a.Patience = patience(p.Uint())
 	return a
 }
 
 // parseAttached reads a list of consumers, each with its queue.
 func parseAttached(p *parser) []attached {
 	var out []attached
-	for range p.count() {
-		q := mq.QueueID(p.uint())
+	for range p.Count() {
+		q := mq.QueueID(p.Uint())
 		a := parseAttachedOne(p)
 		a.queue = q
 		out = append(out, a)
@@ -273,12 +274,12 @@ type heldBy struct {
 }
 
 func appendHeld(b []byte, q mq.QueueID, c mq.ConsumerID, seqs []mq.Seq) []byte {
-	b = appendUint(b, uint64(q))
-	b = appendUint(b, uint64(c))
-	b = appendUint(b, uint64(len(seqs)))
+	b = fields.AppendUint(b, uint64(q))
+	b = fields.AppendUint(b, uint64(c))
+	b = fields.AppendUint(b, uint64(len(seqs)))
 	var last mq.Seq
 	for _, s := range seqs { // as differences: mostly one byte each
-		b = appendInt(b, int64(s)-int64(last))
+		b = fields.AppendInt(b, int64(s)-int64(last))
 		last = s
 	}
 	return b
@@ -286,13 +287,13 @@ func appendHeld(b []byte, q mq.QueueID, c mq.ConsumerID, seqs []mq.Seq) []byte {
 
 func parseHeld(p *parser) []heldBy {
 	var out []heldBy
-	for range p.count() {
-		h := heldBy{queue: mq.QueueID(p.uint()), consumer: mq.ConsumerID(p.uint())}
+	for range p.Count() {
+		h := heldBy{queue: mq.QueueID(p.Uint()), consumer: mq.ConsumerID(p.Uint())}
 		var last int64
-		n := p.count()
+		n := p.Count()
 		h.seqs = make([]mq.Seq, 0, n)
 		for range n {
-			last += p.int()
+			last += p.Int()
 			h.seqs = append(h.seqs, mq.Seq(last))
 		}
 		out = append(out, h)

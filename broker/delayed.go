@@ -10,6 +10,7 @@ import (
 	"warren/amqp/wire"
 	"warren/fsm/meta"
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 	"warren/storage/segment"
 )
@@ -184,22 +185,22 @@ func (b *Broker) Delayed(ctx context.Context, vhost, exchange string, from mq.Se
 	if err != nil {
 		return nil, err
 	}
-	r, err := b.callLeader(ctx, callDelayed, q.Group, appendUint(appendUint(nil, uint64(q.ID)), uint64(from)))
+	r, err := b.callLeader(ctx, callDelayed, q.Group, fields.AppendUint(fields.AppendUint(nil, uint64(q.ID)), uint64(from)))
 	if err != nil {
 		return nil, err
 	}
-	p := parser{b: r}
+	p := parser{fields.Read(r)}
 	var all []Delayed
-	for len(p.b) > 0 && p.err == nil {
-		all = append(all, Delayed{mq.Seq(p.uint()), p.int(), p.string(), p.string(), p.uint()})
+	for p.More() && p.Err() == nil {
+		all = append(all, Delayed{mq.Seq(p.Uint()), p.Int(), p.Text(), p.Text(), p.Uint()})
 	}
-	return all, p.err
+	return all, p.Err()
 }
 
 // listDelayed answers Delayed. What is on its way already is not listed.
 func (s *Shard) listDelayed(a asked, rec *meta.Queue, p *parser) {
-	from := mq.Seq(p.uint())
-	if p.err != nil {
+	from := mq.Seq(p.Uint())
+	if p.Err() != nil {
 		a.fail(errFrame)
 		return
 	}
@@ -224,9 +225,9 @@ func (s *Shard) listDelayed(a asked, rec *meta.Queue, p *parser) {
 			n++
 			r := s.record(q, seq)
 			c := mq.Content(r.Body)
-			out = appendInt(appendUint(out, uint64(seq)), r.ExpiryMs)
-			out = appendBytes(appendBytes(out, c.Exchange()), c.RoutingKey())
-			out = appendUint(out, uint64(len(c.Body())))
+			out = fields.AppendInt(fields.AppendUint(out, uint64(seq)), r.ExpiryMs)
+			out = fields.AppendBytes(fields.AppendBytes(out, c.Exchange()), c.RoutingKey())
+			out = fields.AppendUint(out, uint64(len(c.Body())))
 		}
 		a.ok(out)
 		return true
@@ -240,29 +241,29 @@ func (b *Broker) CancelDelayed(ctx context.Context, vhost, exchange string, seq 
 	if err != nil {
 		return false, err
 	}
-	r, err := b.callLeader(ctx, callCancelDelayed, q.Group, appendUint(appendUint(nil, uint64(q.ID)), uint64(seq)))
+	r, err := b.callLeader(ctx, callCancelDelayed, q.Group, fields.AppendUint(fields.AppendUint(nil, uint64(q.ID)), uint64(seq)))
 	if err != nil {
 		return false, err
 	}
-	p := parser{b: r}
-	return p.bool(), p.err
+	p := parser{fields.Read(r)}
+	return p.Bool(), p.Err()
 }
 
 // cancelDelayed answers CancelDelayed, when the message is gone for good. The
 // question may be asked twice: what it cancelled the first time it answers
 // then as not waiting.
 func (s *Shard) cancelDelayed(a asked, rec *meta.Queue, p *parser) {
-	seq := mq.Seq(p.uint())
+	seq := mq.Seq(p.Uint())
 	st := s.state.Queue(rec.ID)
 	switch {
-	case p.err != nil:
+	case p.Err() != nil:
 		a.fail(errFrame)
 		return
 	case !s.lead.opened:
 		a.tryAgain()
 		return
 	case st == nil || !st.Live(seq) || s.queue(rec).d.Held(seq):
-		a.ok(appendBool(nil, false))
+		a.ok(fields.AppendBool(nil, false))
 		return
 	}
 	q := s.queue(rec)
@@ -280,7 +281,7 @@ func (q *ledQueue) cancelled(first, last mq.Seq) {
 	for seq, a := range q.cancels {
 		if first <= seq && seq <= last {
 			delete(q.cancels, seq)
-			a.ok(appendBool(nil, true))
+			a.ok(fields.AppendBool(nil, true))
 		}
 	}
 }

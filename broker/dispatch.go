@@ -7,6 +7,7 @@ import (
 	"warren/broker/dispatch"
 	"warren/fsm/meta"
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 	"warren/storage/segment"
 )
@@ -152,12 +153,12 @@ func (s *Shard) sendLent(node mq.NodeID, q *ledQueue, k dispatch.Key, seq mq.Seq
 		delete(l.frames, node)
 	}
 	head, bodyBytes := s.shownHead(q, seq, redelivered, c), len(c.Body())
-	f := appendUint(append(make([]byte, 0, 64+len(head)), frameLent), uint64(s.group))
-	f = appendUint(f, l.term)
-	f = appendUint(f, uint64(q.id))
-	f = appendUint(f, uint64(k.Consumer))
-	f = appendUint(f, uint64(seq))
-	f = appendBool(f, redelivered)
+	f := fields.AppendUint(append(make([]byte, 0, 64+len(head)), frameLent), uint64(s.group))
+	f = fields.AppendUint(f, l.term)
+	f = fields.AppendUint(f, uint64(q.id))
+	f = fields.AppendUint(f, uint64(k.Consumer))
+	f = fields.AppendUint(f, uint64(seq))
+	f = fields.AppendBool(f, redelivered)
 	number := s.loans.lend(node, c)
 	if !s.lane.Send(node, appendLent(f, head, bodyBytes, number)) {
 		s.loans.over(node, number)
@@ -171,14 +172,14 @@ func (s *Shard) gather(node mq.NodeID, q *ledQueue, k dispatch.Key, seq mq.Seq, 
 	f := l.frames[node]
 	if f == nil {
 		f = make([]byte, 0, min(deliverBytes+4096, 4096+len(content)))
-		f = appendUint(append(f, frameDeliver), uint64(s.group))
-		f = appendUint(f, l.term)
+		f = fields.AppendUint(append(f, frameDeliver), uint64(s.group))
+		f = fields.AppendUint(f, l.term)
 	}
-	f = appendUint(f, uint64(q.id))
-	f = appendUint(f, uint64(k.Consumer))
-	f = appendUint(f, uint64(seq))
-	f = appendBool(f, redelivered)
-	f = appendBytes(f, content)
+	f = fields.AppendUint(f, uint64(q.id))
+	f = fields.AppendUint(f, uint64(k.Consumer))
+	f = fields.AppendUint(f, uint64(seq))
+	f = fields.AppendBool(f, redelivered)
+	f = fields.AppendBytes(f, content)
 	if len(f) >= deliverBytes {
 		s.lane.Send(node, f)
 		delete(l.frames, node)
@@ -234,9 +235,9 @@ func (s *Shard) answerGet(q *ledQueue, a asked, seq mq.Seq, redelivered bool, c 
 		content = s.shown(q, seq, redelivered, c)
 	}
 	b := append(make([]byte, 0, 64+len(content)), kind)
-	b = appendUint(b, uint64(seq))
-	b = appendBool(b, redelivered)
-	b = appendUint(b, min(s.stat(q.id).Ready, math.MaxUint32))
+	b = fields.AppendUint(b, uint64(seq))
+	b = fields.AppendBool(b, redelivered)
+	b = fields.AppendUint(b, min(s.stat(q.id).Ready, math.MaxUint32))
 	if kind == gotWhole {
 		a.ok(append(b, content...))
 		return

@@ -1,10 +1,10 @@
 package broker
 
 import (
-	"encoding/binary"
 	"errors"
 
 	"warren/fsm/queue"
+	"warren/internal/fields"
 )
 
 // Frames between nodes start with their kind; the rest are uvarints and
@@ -43,92 +43,16 @@ const batchVoid = 0x7f
 
 var errFrame = errors.New("malformed frame")
 
-// parser reads a frame's fields; after the first fault all further reads give
-// zero values and err is set.
-type parser struct {
-	b   []byte
-	err error
-}
-
-func (p *parser) fail() { p.b, p.err = nil, errFrame }
-
-func (p *parser) byte() byte {
-	if len(p.b) == 0 {
-		p.fail()
-		return 0
-	}
-	c := p.b[0]
-	p.b = p.b[1:]
-	return c
-}
-
-func (p *parser) uint() uint64 {
-	v, n := binary.Uvarint(p.b)
-	if n <= 0 {
-		p.fail()
-		return 0
-	}
-	p.b = p.b[n:]
-	return v
-}
-
-func (p *parser) int() int64 {
-	v, n := binary.Varint(p.b)
-	if n <= 0 {
-		p.fail()
-		return 0
-	}
-	p.b = p.b[n:]
-	return v
-}
-
-// bytes is a slice of the frame.
-func (p *parser) bytes() []byte {
-	n := p.uint()
-	if n > uint64(len(p.b)) {
-		p.fail()
-		return nil
-	}
-	s := p.b[:n:n]
-	p.b = p.b[n:]
-	return s
-}
+// parser reads the fields of a frame.
+type parser struct{ fields.Reader }
 
 // runs reads which messages of a batch were refused.
 func (p *parser) runs() []queue.Run {
-	runs, rest := queue.ParseRuns(p.b)
+	runs, rest := queue.ParseRuns(p.Rest())
 	if rest == nil {
-		p.fail()
+		p.Fail()
 		return nil
 	}
-	p.b = rest
+	p.Skip(rest)
 	return runs
 }
-
-func (p *parser) string() string { return string(p.bytes()) }
-func (p *parser) bool() bool     { return p.byte() != 0 }
-
-// count reads how many items follow, each of which takes at least one byte.
-func (p *parser) count() int {
-	n := p.uint()
-	if n > uint64(len(p.b)) {
-		p.fail()
-		return 0
-	}
-	return int(n)
-}
-
-func appendUint(b []byte, v uint64) []byte { return binary.AppendUvarint(b, v) }
-func appendBytes(b, v []byte) []byte       { return append(appendUint(b, uint64(len(v))), v...) }
-func appendString(b []byte, s string) []byte {
-	return append(appendUint(b, uint64(len(s))), s...)
-}
-
-func appendBool(b []byte, v bool) []byte {
-	if v {
-		return append(b, 1)
-	}
-	return append(b, 0)
-}
-
-func appendInt(b []byte, v int64) []byte { return binary.AppendVarint(b, v) }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -40,14 +41,14 @@ func (b *Broker) PeerDown(id mq.NodeID) {
 
 // Frame takes one frame from a node. Frames of one node come one at a time.
 func (b *Broker) Frame(from mq.NodeID, frame []byte) {
-	p := &parser{b: frame}
-	switch kind := p.byte(); kind {
+	p := &parser{fields.Read(frame)}
+	switch kind := p.Byte(); kind {
 	case frameLead:
-		b.leadHeard(from, mq.GroupID(p.uint()), p)
+		b.leadHeard(from, mq.GroupID(p.Uint()), p)
 	case frameAgain:
-		b.again(from, mq.GroupID(p.uint()), p)
+		b.again(from, mq.GroupID(p.Uint()), p)
 	case frameBatch:
-		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
+		if s := b.Shard(mq.GroupID(p.Uint())); s != nil {
 			s.batch(from, p)
 		}
 	case frameResults:
@@ -61,15 +62,15 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 	case frameRecall:
 		b.recalled(from, p)
 	case frameCredit:
-		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
+		if s := b.Shard(mq.GroupID(p.Uint())); s != nil {
 			s.credit(p)
 		}
 	case frameReturn, frameFail, frameReject:
-		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
+		if s := b.Shard(mq.GroupID(p.Uint())); s != nil {
 			s.returned(kind, p)
 		}
 	case frameResume:
-		if s := b.Shard(mq.GroupID(p.uint())); s != nil {
+		if s := b.Shard(mq.GroupID(p.Uint())); s != nil {
 			s.resume(from, p)
 		}
 	case frameApplied:
@@ -87,22 +88,22 @@ func (b *Broker) Frame(from mq.NodeID, frame []byte) {
 	case frameDirectTaken:
 		b.replyLinks.taken(from, p)
 	default:
-		p.fail()
+		p.Fail()
 		b.slog.Warn("frame of unknown kind dropped", "peer", from, "kind", kind)
 	}
 }
 
 // serve answers a question of another node.
 func (b *Broker) serve(from mq.NodeID, p *parser) {
-	a := asked{lane: b.lane, from: from, id: p.uint()}
-	kind, g := p.byte(), mq.GroupID(p.uint())
-	if p.err != nil {
+	a := asked{lane: b.lane, from: from, id: p.Uint()}
+	kind, g := p.Byte(), mq.GroupID(p.Uint())
+	if p.Err() != nil {
 		b.slog.Warn("malformed call dropped", "peer", from)
 		return
 	}
 	switch {
 	case kind == callRequester:
-		a.ok(appendBool(nil, b.parseRequester(p) != nil))
+		a.ok(fields.AppendBool(nil, b.parseRequester(p) != nil))
 		return
 	case kind == callMilestones:
 		b.tellMilestones(a, p)
@@ -128,8 +129,8 @@ func (b *Broker) serve(from mq.NodeID, p *parser) {
 // and it is told of the consumers here and of what they hold. All of that is
 // on its way before anybody here asks it anything.
 func (b *Broker) leadHeard(from mq.NodeID, g mq.GroupID, p *parser) {
-	term := p.uint()
-	if p.err != nil {
+	term := p.Uint()
+	if p.Err() != nil {
 		return
 	}
 	b.resuming.Lock()
@@ -151,11 +152,11 @@ func (b *Broker) leadHeard(from mq.NodeID, g mq.GroupID, p *parser) {
 
 // again sends to the present leader of a group all that is unanswered.
 func (b *Broker) again(from mq.NodeID, g mq.GroupID, p *parser) {
-	term := p.uint()
+	term := p.Uint()
 	b.resuming.Lock()
 	defer b.resuming.Unlock()
 	k, ok, _ := b.leaders.of(g)
-	if p.err != nil || !ok || k.node != from || k.term != term {
+	if p.Err() != nil || !ok || k.node != from || k.term != term {
 		return
 	}
 	if o := b.knownOutbox(g); o != nil {
@@ -176,16 +177,16 @@ func (b *Broker) resume(g mq.GroupID, to mq.NodeID) {
 func (b *Broker) sendResume(g mq.GroupID, to mq.NodeID, term uint64) {
 	b.resumes[g]++
 	_, session := b.run()
-	f := appendUint([]byte{frameResume}, uint64(g))
-	f = appendUint(f, term)
-	f = appendUint(f, uint64(session))
+	f := fields.AppendUint([]byte{frameResume}, uint64(g))
+	f = fields.AppendUint(f, term)
+	f = fields.AppendUint(f, uint64(session))
 	var attach, holds []byte
 	attached, holders := 0, 0
 	for _, c := range b.consumers.of(g) {
 		c.dropWaiting()
 		on, seqs := c.state()
 		if on {
-			attach = appendAttached(appendUint(attach, uint64(c.queue.ID)), c)
+			attach = appendAttached(fields.AppendUint(attach, uint64(c.queue.ID)), c)
 			attached++
 		}
 		if len(seqs) > 0 {
@@ -193,24 +194,24 @@ func (b *Broker) sendResume(g mq.GroupID, to mq.NodeID, term uint64) {
 			holders++
 		}
 	}
-	f = append(appendUint(f, uint64(attached)), attach...)
-	f = append(appendUint(f, uint64(holders)), holds...)
+	f = append(fields.AppendUint(f, uint64(attached)), attach...)
+	f = append(fields.AppendUint(f, uint64(holders)), holds...)
 	b.lane.Send(to, f)
 }
 
 // results hears which batches are committed.
 func (b *Broker) results(from mq.NodeID, p *parser) {
-	g, term := mq.GroupID(p.uint()), p.uint()
+	g, term := mq.GroupID(p.Uint()), p.Uint()
 	o := b.knownOutbox(g)
 	missed, behind := false, uint64(0) // in one frame all that is missed is missed once
-	for len(p.b) > 0 {
-		session, seq := mq.SessionID(p.uint()), p.uint()
-		code, last := p.byte(), p.uint()
+	for p.More() {
+		session, seq := mq.SessionID(p.Uint()), p.Uint()
+		code, last := p.Byte(), p.Uint()
 		var refused []queue.Run
 		if code&someRefused != 0 {
 			refused = p.runs()
 		}
-		if p.err != nil {
+		if p.Err() != nil {
 			b.slog.Warn("malformed results dropped")
 			return
 		}
@@ -233,7 +234,7 @@ func (b *Broker) results(from mq.NodeID, p *parser) {
 // deliver hands messages to the consumers here. What no consumer here wants
 // goes back.
 func (b *Broker) deliver(from mq.NodeID, p *parser) {
-	g, term := mq.GroupID(p.uint()), p.uint()
+	g, term := mq.GroupID(p.Uint()), p.Uint()
 	b.resuming.RLock()
 	defer b.resuming.RUnlock()
 	if k, ok, _ := b.leaders.of(g); !ok || k.node != from || k.term != term {
@@ -241,11 +242,11 @@ func (b *Broker) deliver(from mq.NodeID, p *parser) {
 	}
 	var unwanted []heldBy
 	var c *consumer
-	for len(p.b) > 0 {
-		q, id, seq := mq.QueueID(p.uint()), mq.ConsumerID(p.uint()), mq.Seq(p.uint())
-		redelivered, content := p.bool(), p.bytes()
+	for p.More() {
+		q, id, seq := mq.QueueID(p.Uint()), mq.ConsumerID(p.Uint()), mq.Seq(p.Uint())
+		redelivered, content := p.Bool(), p.Bytes()
 		body, sound := mq.ParseContent(content)
-		if p.err != nil || !sound {
+		if p.Err() != nil || !sound {
 			b.slog.Error("malformed delivery dropped", "peer", from, "group", uint64(g))
 			return
 		}
@@ -281,10 +282,10 @@ func (b *Broker) disown(x leftover) {
 // frameReturn, a frameFail or a frameReject.
 func (b *Broker) sendReturn(kind byte, g mq.GroupID, to mq.NodeID, term uint64, what []heldBy) {
 	_, session := b.run()
-	f := appendUint([]byte{kind}, uint64(g))
-	f = appendUint(f, term)
-	f = appendUint(f, uint64(session))
-	f = appendUint(f, uint64(len(what)))
+	f := fields.AppendUint([]byte{kind}, uint64(g))
+	f = fields.AppendUint(f, term)
+	f = fields.AppendUint(f, uint64(session))
+	f = fields.AppendUint(f, uint64(len(what)))
 	for _, h := range what {
 		f = appendHeld(f, h.queue, h.consumer, h.seqs)
 	}

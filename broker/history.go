@@ -8,6 +8,7 @@ import (
 	"warren/amqp/wire"
 	"warren/fsm/meta"
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 	"warren/storage/segment"
 )
@@ -79,7 +80,7 @@ func (s *Shard) listRecent(a asked, rec *meta.Queue) {
 		}
 		out := make([]byte, 0, min(size, historyBytesMax)+len(recent)*16)
 		for _, r := range slices.Backward(recent) {
-			out = appendBytes(append(out, r.Flags, r.Priority), r.Body)
+			out = fields.AppendBytes(append(out, r.Flags, r.Priority), r.Body)
 		}
 		a.ok(out)
 		return true
@@ -96,15 +97,15 @@ func (s *Session) replay(ctx context.Context, x *meta.Exchange, to meta.Binding)
 	if err := s.broker.answered(ctx, keeper.Group); err != nil { // what this client published before belongs to it
 		return err
 	}
-	r, err := s.broker.callLeader(ctx, callRecent, keeper.Group, appendUint(nil, uint64(keeper.ID)))
+	r, err := s.broker.callLeader(ctx, callRecent, keeper.Group, fields.AppendUint(nil, uint64(keeper.ID)))
 	if err != nil {
 		return err
 	}
 	var groups []mq.GroupID
-	for p := (parser{b: r}); len(p.b) > 0; {
-		m := outgoing{flags: p.byte(), priority: p.byte()}
-		content, sound := mq.ParseContent(slices.Clone(p.bytes()))
-		if !sound || p.err != nil {
+	for p := (parser{fields.Read(r)}); p.More(); {
+		m := outgoing{flags: p.Byte(), priority: p.Byte()}
+		content, sound := mq.ParseContent(slices.Clone(p.Bytes()))
+		if !sound || p.Err() != nil {
 			return errFrame
 		}
 		m.content, m.ttlMs = content, ownTTL(content)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -636,8 +637,8 @@ func TestMalformedLentMessagesDisturbNobody(t *testing.T) {
 	_, name := home.open(t).mustReplies(t, in)
 	a, _ := parseReplyAddress(name)
 	c := largeContent()
-	lent := appendUint(appendUint([]byte{frameLent}, 1), 1)
-	lent = appendUint(appendUint(appendUint(lent, 7), uint64(id)), 1)
+	lent := fields.AppendUint(fields.AppendUint([]byte{frameLent}, 1), 1)
+	lent = fields.AppendUint(fields.AppendUint(fields.AppendUint(lent, 7), uint64(id)), 1)
 	lent = appendLent(append(lent, 0), c.Head(), len(c.Body()), 7)
 	reply := appendLent(appendRequester([]byte{frameDirectLent}, "/", &a), c.Head(), len(c.Body()), 7)
 	for _, f := range [][]byte{lent, reply, {frameRepaid, 0x80}} {

@@ -12,6 +12,7 @@ import (
 
 	"warren/fsm/meta"
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 	"warren/storage/vfs"
 )
@@ -68,13 +69,13 @@ func (g *partsGroup) put(n int) (tag uint64) {
 func (g *partsGroup) take(lost, void bool) {
 	g.t.Helper()
 	g.b.mu.Lock()
-	p := parser{b: g.frames[0][1:]}
+	p := parser{fields.Read(g.frames[0][1:])}
 	g.frames = g.frames[1:]
 	g.b.mu.Unlock()
-	p.uint()
-	p.uint()
-	o := queue.Origin{Node: uint32(p.uint()), Session: mq.SessionID(p.uint()), Seq: p.uint()}
-	if err := queue.CheckOps(p.b, nil); err != nil {
+	p.Uint()
+	p.Uint()
+	o := queue.Origin{Node: uint32(p.Uint()), Session: mq.SessionID(p.Uint()), Seq: p.Uint()}
+	if err := queue.CheckOps(p.Rest(), nil); err != nil {
 		g.t.Fatal(err)
 	}
 	if void && !g.state.Seen(o) {
@@ -82,7 +83,7 @@ func (g *partsGroup) take(lost, void bool) {
 		return
 	}
 	var fx queue.Effects
-	if err := g.state.Apply(1, queue.AppendBatch(queue.AppendEntry(nil, 1, 0), o, p.b), &fx); err != nil {
+	if err := g.state.Apply(1, queue.AppendBatch(queue.AppendEntry(nil, 1, 0), o, p.Rest()), &fx); err != nil {
 		g.t.Fatal(err)
 	}
 	for i := range fx.Enqueued {

@@ -6,6 +6,7 @@ import (
 	"warren/broker/dispatch"
 	"warren/fsm/meta"
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -164,8 +165,8 @@ func (s *Shard) Follow() {
 
 // announce tells a node who leads. Runs with mu held.
 func (s *Shard) announce(to mq.NodeID) {
-	f := appendUint([]byte{frameLead}, uint64(s.group))
-	s.lead.announced[to] = s.lane.Send(to, appendUint(f, s.lead.term))
+	f := fields.AppendUint([]byte{frameLead}, uint64(s.group))
+	s.lead.announced[to] = s.lane.Send(to, fields.AppendUint(f, s.lead.term))
 }
 
 // askAgain makes every node send again what is unanswered, which repairs
@@ -174,8 +175,8 @@ func (s *Shard) announce(to mq.NodeID) {
 // would not be listed and be handed out twice. Runs with mu held.
 func (s *Shard) askAgain() {
 	for _, p := range append(s.lane.Peers(), s.lane.Self()) {
-		f := appendUint([]byte{frameAgain}, uint64(s.group))
-		s.lane.Send(p, appendUint(f, s.lead.term))
+		f := fields.AppendUint([]byte{frameAgain}, uint64(s.group))
+		s.lane.Send(p, fields.AppendUint(f, s.lead.term))
 	}
 }
 
@@ -329,7 +330,7 @@ func (l *lead) applied(s *Shard, fx *queue.Effects) {
 	for _, p := range fx.Purged {
 		if a, ok := l.purges[p.Token]; ok {
 			delete(l.purges, p.Token)
-			a.ok(appendUint(nil, p.Count))
+			a.ok(fields.AppendUint(nil, p.Count))
 		}
 		if r, ok := l.removals[p.Token]; ok && !r.looked {
 			s.removeNow(l, r)
@@ -372,15 +373,15 @@ func (l *lead) result(r *queue.Result) {
 		return // replayed from an earlier term; that node asks again
 	}
 	f := l.results[node]
-	f = appendUint(f, uint64(r.Origin.Session))
-	f = appendUint(f, r.Origin.Seq)
+	f = fields.AppendUint(f, uint64(r.Origin.Session))
+	f = fields.AppendUint(f, r.Origin.Seq)
 	if len(r.Refused) == 0 {
 		f = append(f, byte(r.Code))
-		l.results[node] = appendUint(f, r.Last)
+		l.results[node] = fields.AppendUint(f, r.Last)
 		return
 	}
 	f = append(f, byte(r.Code)|someRefused)
-	l.results[node] = queue.AppendRuns(appendUint(f, r.Last), r.Refused)
+	l.results[node] = queue.AppendRuns(fields.AppendUint(f, r.Last), r.Refused)
 }
 
 // sendResults answers the nodes whose batches this Apply committed.
@@ -390,8 +391,8 @@ func (l *lead) sendResults(s *Shard) {
 			continue
 		}
 		f := make([]byte, 0, 24+len(r))
-		f = appendUint(append(f, frameResults), uint64(s.group))
-		f = appendUint(f, l.term)
+		f = fields.AppendUint(append(f, frameResults), uint64(s.group))
+		f = fields.AppendUint(f, l.term)
 		s.lane.Send(node, append(f, r...))
 		l.results[node] = r[:0]
 	}

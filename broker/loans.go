@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"sync"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -95,8 +96,8 @@ func (l *loans) lost(by mq.NodeID) {
 
 // serve answers who fetches a piece.
 func (l *loans) serve(a asked, p *parser) {
-	number, from, bytes := p.uint(), p.uint(), p.uint()
-	if p.err != nil {
+	number, from, bytes := p.Uint(), p.Uint(), p.Uint()
+	if p.Err() != nil {
 		a.fail(errFrame)
 		return
 	}
@@ -111,7 +112,7 @@ func (l *loans) serve(a asked, p *parser) {
 // appendLent writes what a borrower has to know: the message without its body,
 // and where that is.
 func appendLent(f []byte, head mq.Content, bodyBytes int, number uint64) []byte {
-	return appendUint(appendUint(appendBytes(f, head), uint64(bodyBytes)), number)
+	return fields.AppendUint(fields.AppendUint(fields.AppendBytes(f, head), uint64(bodyBytes)), number)
 }
 
 // lends reports whether a node can borrow.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -82,13 +83,13 @@ func TestWhatAnEarlierRunLentIsNoOtherBody(t *testing.T) {
 func TestALentMessageIsReadAsItWasWritten(t *testing.T) {
 	c := largeContent()
 	f := appendLent(nil, c.Head(), len(c.Body()), 7)
-	p := &parser{b: f}
+	p := &parser{fields.Read(f)}
 	m := parseBorrowed("node1", p)
-	if p.err != nil || m.number != 7 || m.bytes() != len(c) || !bytes.Equal(m.head, c.Head()) {
-		t.Errorf("got %+v, %v", m, p.err)
+	if p.Err() != nil || m.number != 7 || m.bytes() != len(c) || !bytes.Equal(m.head, c.Head()) {
+		t.Errorf("got %+v, %v", m, p.Err())
 	}
 	for n := range f {
-		if m := parseBorrowed("node1", &parser{b: f[:n:n]}); m != nil {
+		if m := parseBorrowed("node1", &parser{fields.Read(f[:n:n])}); m != nil {
 			t.Errorf("got %+v of %d bytes", m, n)
 		}
 	}
@@ -97,8 +98,8 @@ func TestALentMessageIsReadAsItWasWritten(t *testing.T) {
 		"a body too long":    appendLent(nil, c.Head(), borrowedBytesMax+1, 7),
 		"a negative length":  appendLent(nil, c.Head(), -1, 7),
 	} {
-		p := &parser{b: f}
-		if m := parseBorrowed("node1", p); m != nil || p.err == nil {
+		p := &parser{fields.Read(f)}
+		if m := parseBorrowed("node1", p); m != nil || p.Err() == nil {
 			t.Errorf("%s: got %+v", name, m)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"warren/fsm/meta"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -133,7 +134,7 @@ func (m *metadata) lead(term uint64) {
 	m.leading, m.milestones.led = term, term
 	m.visible = newVisibility(m.lane, m.slog)
 	m.mu.Unlock()
-	f := appendUint(appendUint([]byte{frameLead}, uint64(metaGroup)), term)
+	f := fields.AppendUint(fields.AppendUint([]byte{frameLead}, uint64(metaGroup)), term)
 	m.lane.Send(m.lane.Self(), f)
 	for _, p := range m.lane.Peers() {
 		m.lane.Send(p, append([]byte(nil), f...))
@@ -160,7 +161,7 @@ func (m *metadata) leader() (term uint64, v *visibility) {
 
 func (m *metadata) peerUp(id mq.NodeID) {
 	if term, v := m.leader(); v != nil {
-		m.lane.Send(id, appendUint(appendUint([]byte{frameLead}, uint64(metaGroup)), term))
+		m.lane.Send(id, fields.AppendUint(fields.AppendUint([]byte{frameLead}, uint64(metaGroup)), term))
 	}
 }
 
@@ -173,11 +174,11 @@ func (m *metadata) peerDown(id mq.NodeID) {
 // applied hears how far a node's metadata is, and what level it knows; a build
 // from before levels says nothing of that.
 func (m *metadata) applied(from mq.NodeID, p *parser) {
-	index, level := p.uint(), uint64(1)
-	if len(p.b) > 0 {
-		level = p.uint()
+	index, level := p.Uint(), uint64(1)
+	if p.More() {
+		level = p.Uint()
 	}
-	if _, v := m.leader(); v != nil && p.err == nil {
+	if _, v := m.leader(); v != nil && p.Err() == nil {
 		v.reached(from, index, int(min(level, math.MaxInt32)))
 	}
 }
@@ -196,9 +197,9 @@ func (m *metadata) serve(a asked, kind byte, p *parser) {
 			a.tryAgain()
 			return
 		}
-		a.ok(appendUint(nil, m.View().Index()))
+		a.ok(fields.AppendUint(nil, m.View().Index()))
 	case callPropose:
-		m.propose(a, p.b)
+		m.propose(a, p.Rest())
 	default:
 		a.fail(errFrame)
 	}
@@ -327,7 +328,7 @@ func (m *metadata) answer(v *visibility, a asked, index uint64, results []meta.R
 			return
 		}
 	}
-	reply := meta.AppendResults(appendUint(nil, index), results)
+	reply := meta.AppendResults(fields.AppendUint(nil, index), results)
 	v.await(index, func(visible bool) {
 		if visible {
 			a.ok(reply)
@@ -346,9 +347,9 @@ func (b *Broker) Propose(ctx context.Context, ops ...meta.Op) ([]meta.Result, er
 	if err != nil {
 		return nil, err
 	}
-	p := parser{b: r}
-	index := p.uint()
-	results, err := meta.ParseResults(p.b)
+	p := parser{fields.Read(r)}
+	index := p.Uint()
+	results, err := meta.ParseResults(p.Rest())
 	if err != nil {
 		return nil, fmt.Errorf("answer of the metadata leader: %w", err)
 	}
@@ -367,8 +368,8 @@ func (b *Broker) ReadIndex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := parser{b: r}
-	return b.explain(ctx, metaGroup, b.meta.await(ctx, p.uint()))
+	p := parser{fields.Read(r)}
+	return b.explain(ctx, metaGroup, b.meta.await(ctx, p.Uint()))
 }
 
 // View is the newest metadata that this node has applied.

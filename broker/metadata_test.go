@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"warren/fsm/meta"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -50,9 +51,9 @@ func (l *repliesLane) Send(_ mq.NodeID, frame []byte) bool {
 	if frame[0] == frameReply {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		p := parser{b: frame[1:]}
-		p.uint()
-		l.kinds = append(l.kinds, p.b[0])
+		p := parser{fields.Read(frame[1:])}
+		p.Uint()
+		l.kinds = append(l.kinds, p.Rest()[0])
 	}
 	return true
 }

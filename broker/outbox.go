@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -270,11 +271,11 @@ func (b *outbox) transmit(s *sentBatch) {
 	}
 	f := make([]byte, 0, 48+s.size())
 	f = append(f, frameBatch)
-	f = appendUint(f, uint64(b.group))
-	f = appendUint(f, b.term)
-	f = appendUint(f, uint64(b.origin.Node)|s.hurry())
-	f = appendUint(f, uint64(b.origin.Session))
-	f = appendUint(f, s.seq)
+	f = fields.AppendUint(f, uint64(b.group))
+	f = fields.AppendUint(f, b.term)
+	f = fields.AppendUint(f, uint64(b.origin.Node)|s.hurry())
+	f = fields.AppendUint(f, uint64(b.origin.Session))
+	f = fields.AppendUint(f, s.seq)
 	f = append(f, s.settles...)
 	b.lane.Send(b.to, append(f, s.messages...))
 }

@@ -8,6 +8,7 @@ import (
 
 	"warren/broker/dispatch"
 	"warren/fsm/meta"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -184,9 +185,9 @@ func (q *ledQueue) stopWatching() {
 
 // recall tells a consumer's home that deliveries were taken back.
 func (s *Shard) recall(q *ledQueue, k dispatch.Key, seqs []mq.Seq) {
-	f := appendUint([]byte{frameRecall}, uint64(s.group))
-	f = appendUint(f, s.lead.term)
-	f = appendUint(f, 1)
+	f := fields.AppendUint([]byte{frameRecall}, uint64(s.group))
+	f = fields.AppendUint(f, s.lead.term)
+	f = fields.AppendUint(f, 1)
 	s.lane.Send(s.lead.nodeOf[k.Session], appendHeld(f, q.id, k.Consumer, seqs))
 }
 
@@ -194,9 +195,9 @@ func (s *Shard) recall(q *ledQueue, k dispatch.Key, seqs []mq.Seq) {
 // consumers here. A lost frame does no harm: the next resume lists them, and
 // they are the consumer's again unless another one has them by then.
 func (b *Broker) recalled(from mq.NodeID, p *parser) {
-	g, term := mq.GroupID(p.uint()), p.uint()
+	g, term := mq.GroupID(p.Uint()), p.Uint()
 	what := parseHeld(p)
-	if p.err != nil {
+	if p.Err() != nil {
 		b.slog.Warn("malformed recall dropped", "peer", from)
 		return
 	}

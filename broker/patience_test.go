@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -179,8 +180,8 @@ func TestRecallOfAnEarlierLeaderIsNotHeard(t *testing.T) {
 		from *houseNode
 		term uint64
 	}{{h.nodes[0], term - 1}, {h.nodes[1], term}} {
-		f := appendUint([]byte{frameRecall}, 1)
-		f = appendUint(appendUint(f, c.term), 1)
+		f := fields.AppendUint([]byte{frameRecall}, 1)
+		f = fields.AppendUint(fields.AppendUint(f, c.term), 1)
 		h.nodes[1].Frame(c.from.id, appendHeld(f, q, id, []mq.Seq{1}))
 	}
 	h.nodes[1].Frame(h.nodes[0].id, []byte{frameRecall, 1, 1, 200}) // rubbish

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"warren/fsm/meta"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -21,16 +22,16 @@ func (b *Broker) stat(ctx context.Context, q *meta.Queue, use bool) (QueueStat, 
 	if err := b.answered(ctx, q.Group); err != nil {
 		return QueueStat{}, err
 	}
-	r, err := b.callLeader(ctx, callStat, q.Group, appendBool(appendUint(nil, uint64(q.ID)), use))
+	r, err := b.callLeader(ctx, callStat, q.Group, fields.AppendBool(fields.AppendUint(nil, uint64(q.ID)), use))
 	if err != nil {
 		return QueueStat{}, err
 	}
-	p := parser{b: r}
-	st := QueueStat{Ready: p.uint(), Unacked: p.uint(), Consumers: uint32(p.uint())}
-	if len(p.b) > 0 { // else the leader is of an older build
-		st.active.Session, st.active.Consumer = mq.SessionID(p.uint()), mq.ConsumerID(p.uint())
+	p := parser{fields.Read(r)}
+	st := QueueStat{Ready: p.Uint(), Unacked: p.Uint(), Consumers: uint32(p.Uint())}
+	if p.More() { // else the leader is of an older build
+		st.active.Session, st.active.Consumer = mq.SessionID(p.Uint()), mq.ConsumerID(p.Uint())
 	}
-	return st, p.err
+	return st, p.Err()
 }
 
 // answered waits for what this node has sent to a group: a client that
@@ -55,12 +56,12 @@ func (b *Broker) Purge(ctx context.Context, q *meta.Queue) (uint32, error) {
 	if err := b.answered(ctx, q.Group); err != nil {
 		return 0, err
 	}
-	r, err := b.callLeader(ctx, callPurge, q.Group, appendUint(nil, uint64(q.ID)))
+	r, err := b.callLeader(ctx, callPurge, q.Group, fields.AppendUint(nil, uint64(q.ID)))
 	if err != nil {
 		return 0, err
 	}
-	p := parser{b: r}
-	return uint32(p.uint()), p.err
+	p := parser{fields.Read(r)}
+	return uint32(p.Uint()), p.Err()
 }
 
 // Leader is the node that leads a group, as far as this node has heard.

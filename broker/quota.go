@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"warren/fsm/meta"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -45,14 +46,14 @@ func (b *Broker) tallyAll(ctx context.Context, what tallied) int64 {
 	n := b.tally(what)
 	ctx, cancel := context.WithTimeout(ctx, tallyWait)
 	defer cancel()
-	body := appendBool(appendString(appendString(nil, what.vhost), what.user), what.channels)
+	body := fields.AppendBool(fields.AppendString(fields.AppendString(nil, what.vhost), what.user), what.channels)
 	var mu sync.Mutex // guards n
 	var asking sync.WaitGroup
 	for _, p := range b.lane.Peers() {
 		asking.Go(func() {
 			r, err := b.calls.ask(ctx, p, callTally, metaGroup, body, nil)
-			theirs := parser{b: r}
-			if count := theirs.uint(); err == nil && theirs.err == nil {
+			theirs := parser{fields.Read(r)}
+			if count := theirs.Uint(); err == nil && theirs.Err() == nil {
 				mu.Lock()
 				n += int64(min(count, 1<<32))
 				mu.Unlock()
@@ -65,12 +66,12 @@ func (b *Broker) tallyAll(ctx context.Context, what tallied) int64 {
 
 // serveTally answers how much of something this node has.
 func (b *Broker) serveTally(a asked, p *parser) {
-	what := tallied{p.string(), p.string(), p.bool()}
-	if p.err != nil {
+	what := tallied{p.Text(), p.Text(), p.Bool()}
+	if p.Err() != nil {
 		a.fail(errFrame)
 		return
 	}
-	a.ok(appendUint(nil, uint64(max(0, b.tally(what)))))
+	a.ok(fields.AppendUint(nil, uint64(max(0, b.tally(what)))))
 }
 
 // checkConnections refuses a session that is one too many, and has been counted.

@@ -7,6 +7,7 @@ import (
 
 	"warren/fsm/meta"
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -43,8 +44,8 @@ type heldBatch struct {
 // remove begins a conditional deletion. Runs with mu held.
 func (s *Shard) remove(a asked, rec *meta.Queue, p *parser) {
 	l := s.lead
-	r := &removal{asked: a, ifUnused: p.bool(), ifEmpty: p.bool()}
-	if p.err != nil {
+	r := &removal{asked: a, ifUnused: p.Bool(), ifEmpty: p.Bool()}
+	if p.Err() != nil {
 		a.fail(errFrame)
 		return
 	}
@@ -89,7 +90,7 @@ func (s *Shard) removeNow(l *lead, r *removal) {
 	switch {
 	case l.queues[r.q.id] != r.q: // somebody else has deleted it
 		delete(l.removals, r.token)
-		r.asked.ok(appendUint(appendUint(nil, 0), 0))
+		r.asked.ok(fields.AppendUint(fields.AppendUint(nil, 0), 0))
 		s.goOn(r.q)
 	case e != nil:
 		delete(l.removals, r.token)
@@ -109,7 +110,7 @@ func (s *Shard) removed(l *lead, r *removal, err error) {
 	if err != nil {
 		r.asked.fail(err)
 	} else {
-		r.asked.ok(appendUint(appendUint(nil, r.ready), s.topics.View().Index()))
+		r.asked.ok(fields.AppendUint(fields.AppendUint(nil, r.ready), s.topics.View().Index()))
 	}
 	if s.lead != l {
 		return
@@ -210,7 +211,7 @@ func (b *Broker) DeleteIf(ctx context.Context, q *meta.Queue, unused, empty bool
 	if err := b.answered(ctx, q.Group); err != nil {
 		return 0, err
 	}
-	body := appendBool(appendBool(appendUint(nil, uint64(q.ID)), unused), empty)
+	body := fields.AppendBool(fields.AppendBool(fields.AppendUint(nil, uint64(q.ID)), unused), empty)
 	r, err := b.callLeader(ctx, callRemove, q.Group, body)
 	var e *mq.Error
 	if errors.As(err, &e) && e.Code == mq.NotFound {
@@ -219,10 +220,10 @@ func (b *Broker) DeleteIf(ctx context.Context, q *meta.Queue, unused, empty bool
 	if err != nil {
 		return 0, err
 	}
-	p := parser{b: r}
-	ready, index := p.uint(), p.uint()
-	if p.err != nil {
-		return 0, p.err
+	p := parser{fields.Read(r)}
+	ready, index := p.Uint(), p.Uint()
+	if p.Err() != nil {
+		return 0, p.Err()
 	}
 	return ready, b.explain(ctx, metaGroup, b.meta.await(ctx, index))
 }

@@ -14,6 +14,7 @@ import (
 
 	"warren/broker/dispatch"
 	"warren/fsm/meta"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -310,8 +311,8 @@ func (b *Broker) replyNode(v *meta.View, name string) (a replyAddress, node mq.N
 }
 
 func appendRequester(f []byte, vhost string, a *replyAddress) []byte {
-	f = appendUint(appendString(f, vhost), uint64(a.consumer))
-	return appendBytes(f, a.key[:])
+	f = fields.AppendUint(fields.AppendString(f, vhost), uint64(a.consumer))
+	return fields.AppendBytes(f, a.key[:])
 }
 
 func appendReply(vhost string, a *replyAddress, c mq.Content) []byte {
@@ -321,8 +322,8 @@ func appendReply(vhost string, a *replyAddress, c mq.Content) []byte {
 
 // parseRequester finds the requester that a peer means, nil if it is gone.
 func (b *Broker) parseRequester(p *parser) *requester {
-	vhost, consumer, key := p.string(), mq.ConsumerID(p.uint()), p.bytes()
-	if p.err != nil {
+	vhost, consumer, key := p.Text(), mq.ConsumerID(p.Uint()), p.Bytes()
+	if p.Err() != nil {
 		return nil
 	}
 	return b.requesters.find(vhost, consumer, key)
@@ -331,8 +332,8 @@ func (b *Broker) parseRequester(p *parser) *requester {
 // directReply takes a reply from its publisher's node.
 func (b *Broker) directReply(from mq.NodeID, frameBytes int, p *parser) {
 	r := b.parseRequester(p)
-	c, sound := mq.ParseContent(p.b)
-	if p.err != nil || !sound {
+	c, sound := mq.ParseContent(p.Rest())
+	if p.Err() != nil || !sound {
 		b.slog.Warn("malformed direct reply dropped", "peer", from)
 		return
 	}
@@ -348,7 +349,7 @@ func (b *Broker) directReply(from mq.NodeID, frameBytes int, p *parser) {
 func (b *Broker) directLent(from mq.NodeID, frameBytes int, p *parser) {
 	r := b.parseRequester(p)
 	body := parseBorrowed(from, p)
-	if p.err != nil {
+	if p.Err() != nil {
 		b.slog.Warn("malformed direct reply dropped", "peer", from)
 		return
 	}

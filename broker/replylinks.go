@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -83,14 +84,14 @@ func (l *replyLinks) took(from mq.NodeID, bytes int) {
 	l.unsaid[from] += bytes
 	if n := l.unsaid[from]; n >= replyReport {
 		l.unsaid[from] = 0
-		l.lane.Send(from, appendUint([]byte{frameDirectTaken}, uint64(n)))
+		l.lane.Send(from, fields.AppendUint([]byte{frameDirectTaken}, uint64(n)))
 	}
 }
 
 // taken hears a peer's report.
 func (l *replyLinks) taken(from mq.NodeID, p *parser) {
-	n := p.uint()
-	if p.err != nil {
+	n := p.Uint()
+	if p.Err() != nil {
 		return
 	}
 	l.mu.Lock()

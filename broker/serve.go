@@ -6,6 +6,7 @@ import (
 	"warren/broker/dispatch"
 	"warren/fsm/meta"
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -16,10 +17,10 @@ import (
 // batch takes one batch of an outbox in: its settlements give credit back at
 // once, and all of it is proposed.
 func (s *Shard) batch(from mq.NodeID, p *parser) {
-	term := p.uint()
-	node := p.uint()
-	o := queue.Origin{Node: uint32(node), Session: mq.SessionID(p.uint()), Seq: p.uint()}
-	if p.err != nil {
+	term := p.Uint()
+	node := p.Uint()
+	o := queue.Origin{Node: uint32(node), Session: mq.SessionID(p.Uint()), Seq: p.Uint()}
+	if p.Err() != nil {
 		s.slog.Warn("malformed batch dropped", "peer", from)
 		return
 	}
@@ -29,9 +30,9 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 	if l == nil || l.term != term {
 		return
 	}
-	if l.heldUp > 0 && l.mustWait(from, o, p.b) {
+	if l.heldUp > 0 && l.mustWait(from, o, p.Rest()) {
 		// Its home does not list among what it holds what it has settled.
-		_ = queue.CheckOps(p.b, func(op queue.Op) { // admit tells what cannot be read
+		_ = queue.CheckOps(p.Rest(), func(op queue.Op) { // admit tells what cannot be read
 			if op.Kind == queue.Settle {
 				s.settling(op, o.Session)
 			}
@@ -39,7 +40,7 @@ func (s *Shard) batch(from mq.NodeID, p *parser) {
 		s.dispatch()
 		return
 	}
-	s.admit(from, o, p.b, node&hurried != 0)
+	s.admit(from, o, p.Rest(), node&hurried != 0)
 	s.dispatch()
 }
 
@@ -112,10 +113,10 @@ func (s *Shard) settling(op queue.Op, session mq.SessionID) {
 
 // resume takes in what a node's clients are waiting for and what they hold.
 func (s *Shard) resume(from mq.NodeID, p *parser) {
-	term, session := p.uint(), mq.SessionID(p.uint())
+	term, session := p.Uint(), mq.SessionID(p.Uint())
 	consumers := parseAttached(p)
 	held := parseHeld(p)
-	if p.err != nil {
+	if p.Err() != nil {
 		s.slog.Warn("malformed resume dropped", "peer", from)
 		return
 	}
@@ -262,12 +263,12 @@ func (s *Shard) unusedDone(l *lead, q *ledQueue) {
 // returned takes unsettled messages back to their place in the queue, with
 // frameFail as failed attempts, or with frameReject, out of it.
 func (s *Shard) returned(kind byte, p *parser) {
-	term, session := p.uint(), mq.SessionID(p.uint())
+	term, session := p.Uint(), mq.SessionID(p.Uint())
 	held := parseHeld(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.lead
-	if p.err != nil || l == nil || l.term != term {
+	if p.Err() != nil || l == nil || l.term != term {
 		return // the next resume tells
 	}
 	for _, h := range held {
@@ -291,14 +292,14 @@ func (s *Shard) returned(kind byte, p *parser) {
 
 // credit hears that clients' sockets took deliveries.
 func (s *Shard) credit(p *parser) {
-	term, session := p.uint(), mq.SessionID(p.uint())
+	term, session := p.Uint(), mq.SessionID(p.Uint())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.lead
-	for len(p.b) > 0 && p.err == nil {
-		id, c := mq.QueueID(p.uint()), mq.ConsumerID(p.uint())
-		messages, bytes := int(p.uint()), int(p.uint())
-		if p.err != nil || l == nil || l.term != term {
+	for p.More() && p.Err() == nil {
+		id, c := mq.QueueID(p.Uint()), mq.ConsumerID(p.Uint())
+		messages, bytes := int(p.Uint()), int(p.Uint())
+		if p.Err() != nil || l == nil || l.term != term {
 			return
 		}
 		if q := l.queues[id]; q != nil {
@@ -317,11 +318,11 @@ func (s *Shard) serve(a asked, kind byte, p *parser) {
 		a.notLead()
 		return
 	}
-	id := mq.QueueID(p.uint())
+	id := mq.QueueID(p.Uint())
 	view := s.topics.View()
 	rec := view.QueueByID(id)
 	switch {
-	case p.err != nil:
+	case p.Err() != nil:
 		a.fail(errFrame)
 	case rec == nil && uint64(id)>>12 > view.Index():
 		a.tryAgain() // declared, but not yet applied here
@@ -340,12 +341,12 @@ func (s *Shard) serve(a asked, kind byte, p *parser) {
 			a.tryAgain() // until it is deleted: then whoever declares it makes a new one
 			return
 		}
-		if len(p.b) > 0 && p.bool() { // somebody declares it again
+		if p.More() && p.Bool() { // somebody declares it again
 			s.renew(s.queue(rec))
 		}
 		st := s.stat(id)
-		answer := appendUint(appendUint(appendUint(nil, st.Ready), st.Unacked), uint64(st.Consumers))
-		a.ok(appendUint(appendUint(answer, uint64(st.active.Session)), uint64(st.active.Consumer)))
+		answer := fields.AppendUint(fields.AppendUint(fields.AppendUint(nil, st.Ready), st.Unacked), uint64(st.Consumers))
+		a.ok(fields.AppendUint(fields.AppendUint(answer, uint64(st.active.Session)), uint64(st.active.Consumer)))
 	case kind == callPurge:
 		s.purge(a, rec)
 	case kind == callRemove:
@@ -356,10 +357,10 @@ func (s *Shard) serve(a asked, kind byte, p *parser) {
 }
 
 func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
-	session := mq.SessionID(p.uint())
+	session := mq.SessionID(p.Uint())
 	at := parseAttachedOne(p)
-	resize := len(p.b) > 0 && p.bool()
-	if p.err != nil {
+	resize := p.More() && p.Bool()
+	if p.Err() != nil {
 		a.fail(errFrame)
 		return
 	}
@@ -386,9 +387,9 @@ func (s *Shard) attach(a asked, rec *meta.Queue, p *parser) {
 }
 
 func (s *Shard) detach(a asked, rec *meta.Queue, p *parser) {
-	k := dispatch.Key{Session: mq.SessionID(p.uint()), Consumer: mq.ConsumerID(p.uint())}
-	requeue, attached := p.bool(), p.bool()
-	if p.err != nil {
+	k := dispatch.Key{Session: mq.SessionID(p.Uint()), Consumer: mq.ConsumerID(p.Uint())}
+	requeue, attached := p.Bool(), p.Bool()
+	if p.Err() != nil {
 		a.fail(errFrame)
 		return
 	}
@@ -420,8 +421,8 @@ type getRequest struct {
 }
 
 func (s *Shard) get(a asked, rec *meta.Queue, p *parser) {
-	g := getRequest{asked: a, key: dispatch.Key{Session: mq.SessionID(p.uint()), Consumer: mq.ConsumerID(p.uint())}, noAck: p.bool()}
-	if p.err != nil {
+	g := getRequest{asked: a, key: dispatch.Key{Session: mq.SessionID(p.Uint()), Consumer: mq.ConsumerID(p.Uint())}, noAck: p.Bool()}
+	if p.Err() != nil {
 		a.fail(errFrame)
 		return
 	}
@@ -460,7 +461,7 @@ func (s *Shard) purge(a asked, rec *meta.Queue) {
 		a.tryAgain() // not known yet what is checked out
 		return
 	case st == nil:
-		a.ok(appendUint(nil, 0))
+		a.ok(fields.AppendUint(nil, 0))
 		return
 	}
 	l.tokens++

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"warren/fsm/queue"
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -20,9 +21,9 @@ func (s *Shard) void(from mq.NodeID, o queue.Origin) bool {
 		return false
 	}
 	s.suspend(from)
-	f := appendUint([]byte{frameResults}, uint64(s.group))
-	f = appendUint(appendUint(appendUint(f, s.lead.term), uint64(o.Session)), o.Seq)
-	s.lane.Send(from, appendUint(append(f, batchVoid), 0))
+	f := fields.AppendUint([]byte{frameResults}, uint64(s.group))
+	f = fields.AppendUint(fields.AppendUint(fields.AppendUint(f, s.lead.term), uint64(o.Session)), o.Seq)
+	s.lane.Send(from, fields.AppendUint(append(f, batchVoid), 0))
 	return true
 }
 

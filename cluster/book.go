@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"warren/internal/fields"
 )
 
 // saveEvery bounds how often a new address is written to node.json.
@@ -159,10 +161,10 @@ func (c *Cluster) askBook(ctx context.Context, id string) {
 	if err != nil {
 		return
 	}
-	d := decoder{b: b}
-	for len(d.b) > 0 {
-		id, addr := d.string(), d.string()
-		if !d.bad && validID(id) && id != c.id && c.book.hint(id, addr) {
+	d := decoder{fields.Read(b)}
+	for d.More() {
+		id, addr := d.Text(), d.Text()
+		if d.Err() == nil && validID(id) && id != c.id && c.book.hint(id, addr) {
 			c.lanes.hurry(id)
 		}
 	}
@@ -172,7 +174,7 @@ func (c *Cluster) onBook(context.Context, string, []byte) ([]byte, error) {
 	var b []byte
 	for id, addrs := range c.book.all() {
 		if c.isMember(id) {
-			b = appendString(appendString(b, id), addrs[0])
+			b = fields.AppendString(fields.AppendString(b, id), addrs[0])
 		}
 	}
 	return b, nil

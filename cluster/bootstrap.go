@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"warren/internal/fields"
 )
 
 const (
@@ -358,23 +360,23 @@ func (f *former) onCommit(_ context.Context, from string, req []byte) ([]byte, e
 }
 
 func encodeFounding(p *founding) []byte {
-	dst := appendString(nil, p.ClusterID)
+	dst := fields.AppendString(nil, p.ClusterID)
 	dst = binary.AppendUvarint(dst, uint64(len(p.Founders)))
 	for _, id := range p.Founders {
-		dst = appendString(dst, id)
+		dst = fields.AppendString(dst, id)
 	}
 	return dst
 }
 
 func decodeFounding(b []byte) (*founding, error) {
-	d := decoder{b: b}
-	p := &founding{ClusterID: d.string()}
-	n := d.uint()
+	d := decoder{fields.Read(b)}
+	p := &founding{ClusterID: d.Text()}
+	n := d.Uint()
 	if n == 0 || n > foundersMax {
 		return nil, errors.New("malformed founding")
 	}
 	for range n {
-		p.Founders = append(p.Founders, d.string())
+		p.Founders = append(p.Founders, d.Text())
 	}
 	sorted := slices.IsSorted(p.Founders) && len(slices.Compact(slices.Clone(p.Founders))) == int(n)
 	if d.done() != nil || !validID(p.ClusterID) || !sorted || slices.ContainsFunc(p.Founders, func(s string) bool { return !validID(s) }) {
@@ -399,7 +401,7 @@ func (f *former) askToJoin(ctx context.Context, members []Member) bool {
 		}
 	}
 	me := f.gossip.me()
-	req := appendString(appendString(nil, me.Name), me.Addr)
+	req := fields.AppendString(fields.AppendString(nil, me.Name), me.Addr)
 	for len(ask) > 0 && ctx.Err() == nil {
 		id := ask[0]
 		ask = ask[1:]
@@ -414,14 +416,14 @@ func (f *former) askToJoin(ctx context.Context, members []Member) bool {
 			f.log.Info("not let in yet", "peer", id, "err", err)
 			continue
 		}
-		d := decoder{b: b}
-		if d.byte() == joinElsewhere {
-			if next := d.string(); validID(next) {
+		d := decoder{fields.Read(b)}
+		if d.Byte() == joinElsewhere {
+			if next := d.Text(); validID(next) {
 				ask = append([]string{next}, ask...)
 			}
 			continue
 		}
-		clusterID, incarnation := d.string(), uint32(d.uint())
+		clusterID, incarnation := d.Text(), uint32(d.Uint())
 		if d.done() != nil || !validID(clusterID) {
 			f.log.Warn("malformed answer to a request to join", "peer", id)
 			continue
@@ -451,8 +453,8 @@ func (f *former) enter(clusterID string, incarnation uint32) bool {
 }
 
 func (f *former) onJoinCall(ctx context.Context, from string, req []byte) ([]byte, error) {
-	d := decoder{b: req}
-	name, addr := d.string(), d.string()
+	d := decoder{fields.Read(req)}
+	name, addr := d.Text(), d.Text()
 	if err := d.done(); err != nil {
 		return nil, err
 	}
@@ -466,10 +468,10 @@ func (f *former) onJoinCall(ctx context.Context, from string, req []byte) ([]byt
 		if elsewhere.ID == "" || elsewhere.ID == self.ID {
 			return nil, errors.New("the cluster has no leader at the moment")
 		}
-		return appendString([]byte{joinElsewhere}, elsewhere.ID), nil
+		return fields.AppendString([]byte{joinElsewhere}, elsewhere.ID), nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return binary.AppendUvarint(appendString([]byte{joinedNow}, self.ClusterID), uint64(self.Incarnation)), nil
+	return binary.AppendUvarint(fields.AppendString([]byte{joinedNow}, self.ClusterID), uint64(self.Incarnation)), nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"warren/internal/fields"
 	"warren/storage/snapshot"
 )
 
@@ -59,9 +60,9 @@ func (c *pullCounters) stats() PullStats {
 func appendFiles(dst []byte, files []snapshot.File) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(files)))
 	for _, f := range files {
-		dst = appendString(dst, f.Name)
+		dst = fields.AppendString(dst, f.Name)
 		dst = binary.AppendVarint(dst, f.Bytes)
-		dst = appendString(dst, f.ID)
+		dst = fields.AppendString(dst, f.ID)
 	}
 	return dst
 }
@@ -71,14 +72,14 @@ const fileBytesMin = 3
 
 // files reads a list of files; whether they make sense is for snapshot to say.
 func (d *decoder) files() []snapshot.File {
-	n := d.uint()
-	if n == 0 || n > min(filesMax, uint64(len(d.b)/fileBytesMin)) {
-		d.fail()
+	n := d.Uint()
+	if n == 0 || n > min(filesMax, uint64(len(d.Rest())/fileBytesMin)) {
+		d.Fail()
 		return nil
 	}
 	files := make([]snapshot.File, n)
 	for i := range files {
-		files[i] = snapshot.File{Name: d.string(), Bytes: d.int(), ID: d.string()}
+		files[i] = snapshot.File{Name: d.Text(), Bytes: d.Int(), ID: d.Text()}
 	}
 	return files
 }
@@ -97,8 +98,8 @@ func (q pullRequest) append(dst []byte) []byte {
 }
 
 func decodePull(b []byte, files []snapshot.File) (pullRequest, error) {
-	d := decoder{b: b}
-	file, off, n := d.uint(), d.uint(), d.uint()
+	d := decoder{fields.Read(b)}
+	file, off, n := d.Uint(), d.Uint(), d.Uint()
 	if err := d.done(); err != nil {
 		return pullRequest{}, err
 	}

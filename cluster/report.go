@@ -8,6 +8,8 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+
+	"warren/internal/fields"
 )
 
 // replicaReport is what a node says of its replica of a group.
@@ -68,20 +70,20 @@ func (g *Group) report() (replicaReport, error) {
 }
 
 func (r replicaReport) encode() []byte {
-	b := appendBool(appendBool(appendBool(nil, r.exists), r.healthy), r.leads)
+	b := fields.AppendBool(fields.AppendBool(fields.AppendBool(nil, r.exists), r.healthy), r.leads)
 	b = binary.AppendUvarint(binary.AppendUvarint(b, r.term), r.last)
 	b = binary.AppendUvarint(b, uint64(len(r.voters)))
 	for _, v := range r.voters {
-		b = appendString(b, v)
+		b = fields.AppendString(b, v)
 	}
 	return b
 }
 
 func decodeReport(b []byte) (replicaReport, error) {
-	d := decoder{b: b}
-	r := replicaReport{exists: d.bool(), healthy: d.bool(), leads: d.bool(), term: d.uint(), last: d.uint()}
-	for n := min(d.uint(), votersMax); n > 0 && !d.bad; n-- {
-		r.voters = append(r.voters, d.string())
+	d := decoder{fields.Read(b)}
+	r := replicaReport{exists: d.Bool(), healthy: d.Bool(), leads: d.Bool(), term: d.Uint(), last: d.Uint()}
+	for n := min(d.Uint(), votersMax); n > 0 && d.Err() == nil; n-- {
+		r.voters = append(r.voters, d.Text())
 	}
 	return r, d.done()
 }

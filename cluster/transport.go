@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"warren/internal/fields"
 	"warren/storage/snapshot"
 )
 
@@ -327,7 +328,7 @@ func (t *transport) TimeoutNow(_ raft.ServerID, to raft.ServerAddress, q *raft.T
 	if err != nil {
 		return err
 	}
-	d := decoder{b: b}
+	d := decoder{fields.Read(b)}
 	r.RPCHeader = d.rpcHeader()
 	return d.done()
 }
@@ -408,7 +409,7 @@ func decodeRequest(typ uint8, b []byte) (any, error) {
 	case typePreVote:
 		return decodePreVote(b)
 	case typeTimeoutNow:
-		d := decoder{b: b}
+		d := decoder{fields.Read(b)}
 		return &raft.TimeoutNowRequest{RPCHeader: d.rpcHeader()}, d.done()
 	default:
 		return nil, fmt.Errorf("%w: unknown type %d", errCodec, typ)

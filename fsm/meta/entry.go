@@ -3,6 +3,8 @@ package meta
 import (
 	"encoding/binary"
 	"fmt"
+
+	"warren/internal/fields"
 )
 
 // An entry of the metadata log:
@@ -90,7 +92,7 @@ func AppendOps(dst []byte, ops ...Op) []byte {
 	for _, op := range ops {
 		payload = op.appendTo(payload[:0])
 		dst = append(dst, byte(op.code()))
-		dst = appendUint(dst, uint64(len(payload)))
+		dst = fields.AppendUint(dst, uint64(len(payload)))
 		dst = append(dst, payload...)
 	}
 	return dst
@@ -110,12 +112,12 @@ func ParseOps(b []byte) ([]Op, error) {
 			return nil, fmt.Errorf("operation %d with code %d is cut short", len(ops), code)
 		}
 		at := 1 + size
-		d := decoder{b: b[at : at+int(n)]}
+		d := decoder{fields.Read(b[at : at+int(n)])}
 		op := d.op(code)
 		if op == nil {
 			return nil, fmt.Errorf("operation %d has unknown code %d", len(ops), code)
 		}
-		if !d.done() {
+		if d.Done() != nil {
 			return nil, fmt.Errorf("operation %d with code %d is malformed", len(ops), code)
 		}
 		ops = append(ops, op)
@@ -132,22 +134,22 @@ func AppendEntry(dst []byte, term uint64, nowMs int64, ops ...Op) []byte {
 		panic(fmt.Sprintf("meta: %d operations in an entry, %d fit", len(ops), OpsMax))
 	}
 	dst = append(dst, entryMagic, entryVersion)
-	dst = appendUint(dst, term)
+	dst = fields.AppendUint(dst, term)
 	dst = binary.AppendVarint(dst, nowMs)
 	return AppendOps(dst, ops...)
 }
 
 // parseEntry reads a whole entry before anything of it is applied.
 func parseEntry(b []byte) (term uint64, nowMs int64, ops []Op, err error) {
-	d := decoder{b: b}
-	if magic, version := d.byte(), d.byte(); magic != entryMagic || version != entryVersion {
+	d := decoder{fields.Read(b)}
+	if magic, version := d.Byte(), d.Byte(); magic != entryMagic || version != entryVersion {
 		return 0, 0, nil, fmt.Errorf("entry begins with %#x, version %d", magic, version)
 	}
-	term, nowMs = d.uint(), d.int()
-	if d.bad {
+	term, nowMs = d.Uint(), d.Int()
+	if d.Err() != nil {
 		return 0, 0, nil, fmt.Errorf("entry of %d bytes is cut short", len(b))
 	}
-	ops, err = ParseOps(d.b)
+	ops, err = ParseOps(d.Rest())
 	return term, nowMs, ops, err
 }
 
@@ -156,7 +158,7 @@ func (d *decoder) op(code opcode) Op {
 	case opClusterInit:
 		return d.clusterInit()
 	case opNodePut:
-		return NodePut{ID: d.nodeID(), Name: d.str(), Addr: d.str()}
+		return NodePut{ID: d.nodeID(), Name: d.Text(), Addr: d.Text()}
 	case opNodeRemove:
 		return NodeRemove{ID: d.nodeID()}
 	case opSessionOpen:
@@ -168,25 +170,25 @@ func (d *decoder) op(code opcode) Op {
 	case opSettingPut:
 		return SettingPut(*d.setting())
 	case opSettingDelete:
-		return SettingDelete{Name: d.str()}
+		return SettingDelete{Name: d.Text()}
 	case opVHostPut:
 		return VHostPut(*d.vhost())
 	case opVHostDelete:
-		return VHostDelete{Name: d.str()}
+		return VHostDelete{Name: d.Text()}
 	case opUserPut:
 		return UserPut(*d.user())
 	case opUserDelete:
-		return UserDelete{Name: d.str()}
+		return UserDelete{Name: d.Text()}
 	case opPermissionSet:
 		return PermissionSet(*d.permission())
 	case opPermissionClear:
-		return PermissionClear{User: d.str(), VHost: d.str()}
+		return PermissionClear{User: d.Text(), VHost: d.Text()}
 	case opUserAdd:
 		return UserAdd(*d.user())
 	case opUserPassword:
-		return UserPassword{Name: d.str(), PasswordHash: d.str(), Algorithm: d.str()}
+		return UserPassword{Name: d.Text(), PasswordHash: d.Text(), Algorithm: d.Text()}
 	case opUserTags:
-		return UserTags{Name: d.str(), Tags: d.strs()}
+		return UserTags{Name: d.Text(), Tags: d.strs()}
 	case opTopicSet:
 		return TopicPermissionSet(*d.topicPermission())
 	case opTopicClear:
@@ -206,7 +208,7 @@ func (d *decoder) op(code opcode) Op {
 	case opQueueDeclare:
 		return d.queueDeclare()
 	case opQueueDelete:
-		return QueueDelete{VHost: d.str(), Name: d.str(), IfID: d.queueID()}
+		return QueueDelete{VHost: d.Text(), Name: d.Text(), IfID: d.queueID()}
 	case opBind:
 		return Bind{*d.binding()}
 	case opUnbind:

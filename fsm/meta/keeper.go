@@ -3,6 +3,7 @@ package meta
 import (
 	"iter"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -30,13 +31,13 @@ type ExchangeDeclareKeeping struct {
 
 func (o ExchangeDeclareKeeping) appendTo(dst []byte) []byte {
 	dst = o.ExchangeDeclare.appendTo(dst)
-	return appendUint(append(dst, byte(o.Keeper)), uint64(o.Group))
+	return fields.AppendUint(append(dst, byte(o.Keeper)), uint64(o.Group))
 }
 
 func (d *decoder) exchangeDeclareKeeping() ExchangeDeclareKeeping {
-	o := ExchangeDeclareKeeping{ExchangeDeclare: d.exchangeDeclare(), Keeper: Keeper(d.byte()), Group: mq.GroupID(d.uint())}
+	o := ExchangeDeclareKeeping{ExchangeDeclare: d.exchangeDeclare(), Keeper: Keeper(d.Byte()), Group: mq.GroupID(d.Uint())}
 	if o.Keeper == NoKeeper || o.Keeper > KeepsSeen {
-		d.fail()
+		d.Fail()
 	}
 	return o
 }

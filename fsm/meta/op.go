@@ -1,6 +1,10 @@
 package meta
 
-import "warren/mq"
+import (
+	"warren/mq"
+
+	"warren/internal/fields"
+)
 
 // Op is one change of the metadata. The zero value of each is encodable.
 type Op interface {
@@ -141,66 +145,66 @@ type (
 )
 
 func (o ClusterInit) appendTo(dst []byte) []byte {
-	dst = appendString(dst, o.ClusterID)
-	dst = appendUint(dst, uint64(len(o.Groups)))
+	dst = fields.AppendString(dst, o.ClusterID)
+	dst = fields.AppendUint(dst, uint64(len(o.Groups)))
 	for _, replicas := range o.Groups {
 		dst = appendNodeIDs(dst, replicas)
 	}
-	dst = appendString(dst, o.DefaultUser)
-	dst = appendString(dst, o.DefaultPass)
-	return appendString(dst, o.DefaultVHost)
+	dst = fields.AppendString(dst, o.DefaultUser)
+	dst = fields.AppendString(dst, o.DefaultPass)
+	return fields.AppendString(dst, o.DefaultVHost)
 }
 
 func (d *decoder) clusterInit() ClusterInit {
-	o := ClusterInit{ClusterID: d.str()}
-	for range d.count() {
+	o := ClusterInit{ClusterID: d.Text()}
+	for range d.Count() {
 		o.Groups = append(o.Groups, d.nodeIDs())
 	}
-	o.DefaultUser, o.DefaultPass, o.DefaultVHost = d.str(), d.str(), d.str()
+	o.DefaultUser, o.DefaultPass, o.DefaultVHost = d.Text(), d.Text(), d.Text()
 	return o
 }
 
 func (o NodePut) appendTo(dst []byte) []byte {
-	return appendString(appendString(appendString(dst, string(o.ID)), o.Name), o.Addr)
+	return fields.AppendString(fields.AppendString(fields.AppendString(dst, string(o.ID)), o.Name), o.Addr)
 }
 
-func (o NodeRemove) appendTo(dst []byte) []byte  { return appendString(dst, string(o.ID)) }
-func (o SessionOpen) appendTo(dst []byte) []byte { return appendString(dst, string(o.Node)) }
-func (o SessionEnd) appendTo(dst []byte) []byte  { return appendUint(dst, uint64(o.Session)) }
+func (o NodeRemove) appendTo(dst []byte) []byte  { return fields.AppendString(dst, string(o.ID)) }
+func (o SessionOpen) appendTo(dst []byte) []byte { return fields.AppendString(dst, string(o.Node)) }
+func (o SessionEnd) appendTo(dst []byte) []byte  { return fields.AppendUint(dst, uint64(o.Session)) }
 
 func (o GroupSet) appendTo(dst []byte) []byte { return (*Group)(&o).appendTo(dst) }
 
 func (o SettingPut) appendTo(dst []byte) []byte    { return (*Setting)(&o).appendTo(dst) }
-func (o SettingDelete) appendTo(dst []byte) []byte { return appendString(dst, o.Name) }
+func (o SettingDelete) appendTo(dst []byte) []byte { return fields.AppendString(dst, o.Name) }
 
 func (o VHostPut) appendTo(dst []byte) []byte      { return (*VHost)(&o).appendTo(dst) }
-func (o VHostDelete) appendTo(dst []byte) []byte   { return appendString(dst, o.Name) }
+func (o VHostDelete) appendTo(dst []byte) []byte   { return fields.AppendString(dst, o.Name) }
 func (o UserPut) appendTo(dst []byte) []byte       { return (*User)(&o).appendTo(dst) }
-func (o UserDelete) appendTo(dst []byte) []byte    { return appendString(dst, o.Name) }
+func (o UserDelete) appendTo(dst []byte) []byte    { return fields.AppendString(dst, o.Name) }
 func (o PermissionSet) appendTo(dst []byte) []byte { return (*Permission)(&o).appendTo(dst) }
 func (o PermissionClear) appendTo(dst []byte) []byte {
-	return appendString(appendString(dst, o.User), o.VHost)
+	return fields.AppendString(fields.AppendString(dst, o.User), o.VHost)
 }
 
 func (o UserAdd) appendTo(dst []byte) []byte { return (*User)(&o).appendTo(dst) }
 
 func (o UserPassword) appendTo(dst []byte) []byte {
-	return appendString(appendString(appendString(dst, o.Name), o.PasswordHash), o.Algorithm)
+	return fields.AppendString(fields.AppendString(fields.AppendString(dst, o.Name), o.PasswordHash), o.Algorithm)
 }
 
 func (o UserTags) appendTo(dst []byte) []byte {
-	return appendStrings(appendString(dst, o.Name), o.Tags)
+	return appendStrings(fields.AppendString(dst, o.Name), o.Tags)
 }
 
 func (o TopicPermissionSet) appendTo(dst []byte) []byte { return (*TopicPermission)(&o).appendTo(dst) }
 
 func (o TopicPermissionClear) appendTo(dst []byte) []byte {
-	dst = appendString(appendString(dst, o.User), o.VHost)
-	return appendFlags(appendString(dst, o.Exchange), o.All)
+	dst = fields.AppendString(fields.AppendString(dst, o.User), o.VHost)
+	return appendFlags(fields.AppendString(dst, o.Exchange), o.All)
 }
 
 func (d *decoder) topicPermissionClear() TopicPermissionClear {
-	o := TopicPermissionClear{User: d.str(), VHost: d.str(), Exchange: d.str()}
+	o := TopicPermissionClear{User: d.Text(), VHost: d.Text(), Exchange: d.Text()}
 	d.flags(&o.All)
 	return o
 }
@@ -208,70 +212,72 @@ func (d *decoder) topicPermissionClear() TopicPermissionClear {
 func (o PolicySet) appendTo(dst []byte) []byte { return o.Policy.appendTo(dst) }
 
 func (o PolicyClear) appendTo(dst []byte) []byte {
-	return appendFlags(appendString(appendString(dst, o.VHost), o.Name), o.Operator)
+	return appendFlags(fields.AppendString(fields.AppendString(dst, o.VHost), o.Name), o.Operator)
 }
 
 func (d *decoder) policyClear() PolicyClear {
-	o := PolicyClear{VHost: d.str(), Name: d.str()}
+	o := PolicyClear{VHost: d.Text(), Name: d.Text()}
 	d.flags(&o.Operator)
 	return o
 }
 
-func (o TracingSet) appendTo(dst []byte) []byte { return appendFlags(appendString(dst, o.VHost), o.On) }
+func (o TracingSet) appendTo(dst []byte) []byte {
+	return appendFlags(fields.AppendString(dst, o.VHost), o.On)
+}
 
 func (d *decoder) tracingSet() TracingSet {
-	o := TracingSet{VHost: d.str()}
+	o := TracingSet{VHost: d.Text()}
 	d.flags(&o.On)
 	return o
 }
 
 func (o ExchangeDeclare) appendTo(dst []byte) []byte {
-	dst = appendString(dst, o.VHost)
-	dst = appendString(dst, o.Name)
-	dst = appendString(dst, o.Type)
+	dst = fields.AppendString(dst, o.VHost)
+	dst = fields.AppendString(dst, o.Name)
+	dst = fields.AppendString(dst, o.Type)
 	dst = appendFlags(dst, o.Durable, o.AutoDelete, o.Internal)
 	return appendTable(dst, o.Args)
 }
 
 func (d *decoder) exchangeDeclare() ExchangeDeclare {
-	o := ExchangeDeclare{VHost: d.str(), Name: d.str(), Type: d.str()}
+	o := ExchangeDeclare{VHost: d.Text(), Name: d.Text(), Type: d.Text()}
 	d.flags(&o.Durable, &o.AutoDelete, &o.Internal)
 	o.Args = d.table()
 	return o
 }
 
 func (o ExchangeDelete) appendTo(dst []byte) []byte {
-	return appendFlags(appendString(appendString(dst, o.VHost), o.Name), o.IfUnused)
+	return appendFlags(fields.AppendString(fields.AppendString(dst, o.VHost), o.Name), o.IfUnused)
 }
 
 func (d *decoder) exchangeDelete() ExchangeDelete {
-	o := ExchangeDelete{VHost: d.str(), Name: d.str()}
+	o := ExchangeDelete{VHost: d.Text(), Name: d.Text()}
 	d.flags(&o.IfUnused)
 	return o
 }
 
 func (o QueueDeclare) appendTo(dst []byte) []byte {
-	dst = appendString(dst, o.VHost)
-	dst = appendString(dst, o.Name)
+	dst = fields.AppendString(dst, o.VHost)
+	dst = fields.AppendString(dst, o.Name)
 	dst = appendFlags(dst, o.Durable, o.Exclusive, o.AutoDelete)
 	dst = appendTable(dst, o.Args)
-	dst = appendUint(dst, uint64(o.Group))
-	dst = appendUint(dst, uint64(o.Owner))
-	return appendUint(dst, o.OwnerConn)
+	dst = fields.AppendUint(dst, uint64(o.Group))
+	dst = fields.AppendUint(dst, uint64(o.Owner))
+	return fields.AppendUint(dst, o.OwnerConn)
 }
 
 func (d *decoder) queueDeclare() QueueDeclare {
-	o := QueueDeclare{VHost: d.str(), Name: d.str()}
+	o := QueueDeclare{VHost: d.Text(), Name: d.Text()}
 	d.flags(&o.Durable, &o.Exclusive, &o.AutoDelete)
 	o.Args = d.table()
-	o.Group = mq.GroupID(d.uint())
-	o.Owner = mq.SessionID(d.uint())
-	o.OwnerConn = d.uint()
+	o.Group = mq.GroupID(d.Uint())
+	o.Owner = mq.SessionID(d.Uint())
+	o.OwnerConn = d.Uint()
 	return o
 }
 
 func (o QueueDelete) appendTo(dst []byte) []byte {
-	return appendUint(appendString(appendString(dst, o.VHost), o.Name), uint64(o.IfID))
+	return fields.AppendUint(fields.AppendString(fields.AppendString(dst, o.VHost), o.Name), uint64(o.IfID))
 }
 
 func (o Bind) appendTo(dst []byte) []byte   { return o.Binding.appendTo(dst) }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -38,26 +39,26 @@ type Policy struct {
 }
 
 func (p *Policy) appendTo(dst []byte) []byte {
-	dst = appendString(dst, p.VHost)
-	dst = appendString(dst, p.Name)
+	dst = fields.AppendString(dst, p.VHost)
+	dst = fields.AppendString(dst, p.Name)
 	dst = appendFlags(dst, p.Operator)
-	dst = appendString(dst, p.Pattern)
-	dst = appendString(dst, p.ApplyTo)
+	dst = fields.AppendString(dst, p.Pattern)
+	dst = fields.AppendString(dst, p.ApplyTo)
 	dst = binary.AppendVarint(dst, p.Priority)
 	return appendTable(dst, p.Definition)
 }
 
 func (d *decoder) policy() *Policy {
-	p := &Policy{VHost: d.str(), Name: d.str()}
+	p := &Policy{VHost: d.Text(), Name: d.Text()}
 	d.flags(&p.Operator)
-	p.Pattern, p.ApplyTo = d.str(), d.str()
-	p.Priority = d.int()
+	p.Pattern, p.ApplyTo = d.Text(), d.Text()
+	p.Priority = d.Int()
 	p.Definition = sortedArgs(d.table())
 	return p
 }
 
 func policyPrefix(vhost string, operator bool) []byte {
-	return appendFlags(appendString(nil, vhost), operator)
+	return appendFlags(fields.AppendString(nil, vhost), operator)
 }
 
 func policyKey(vhost string, operator bool, name string) []byte {

@@ -1,6 +1,10 @@
 package meta
 
-import "warren/mq"
+import (
+	"warren/mq"
+
+	"warren/internal/fields"
+)
 
 // Records are immutable once they are in a View: a change makes a new one.
 
@@ -91,70 +95,70 @@ type session struct {
 }
 
 func (v *VHost) appendTo(dst []byte) []byte {
-	dst = appendString(dst, v.Name)
-	dst = appendString(dst, v.Description)
+	dst = fields.AppendString(dst, v.Name)
+	dst = fields.AppendString(dst, v.Description)
 	dst = appendStrings(dst, v.Tags)
-	return appendString(dst, v.DefaultQueueType)
+	return fields.AppendString(dst, v.DefaultQueueType)
 }
 
 func (d *decoder) vhost() *VHost {
-	return &VHost{Name: d.str(), Description: d.str(), Tags: d.strs(), DefaultQueueType: d.str()}
+	return &VHost{Name: d.Text(), Description: d.Text(), Tags: d.strs(), DefaultQueueType: d.Text()}
 }
 
 func (u *User) appendTo(dst []byte) []byte {
-	dst = appendString(dst, u.Name)
-	dst = appendString(dst, u.PasswordHash)
-	dst = appendString(dst, u.Algorithm)
+	dst = fields.AppendString(dst, u.Name)
+	dst = fields.AppendString(dst, u.PasswordHash)
+	dst = fields.AppendString(dst, u.Algorithm)
 	return appendStrings(dst, u.Tags)
 }
 
 func (d *decoder) user() *User {
-	return &User{Name: d.str(), PasswordHash: d.str(), Algorithm: d.str(), Tags: d.strs()}
+	return &User{Name: d.Text(), PasswordHash: d.Text(), Algorithm: d.Text(), Tags: d.strs()}
 }
 
 func (p *Permission) appendTo(dst []byte) []byte {
-	dst = appendString(dst, p.User)
-	dst = appendString(dst, p.VHost)
-	dst = appendString(dst, p.Configure)
-	dst = appendString(dst, p.Write)
-	return appendString(dst, p.Read)
+	dst = fields.AppendString(dst, p.User)
+	dst = fields.AppendString(dst, p.VHost)
+	dst = fields.AppendString(dst, p.Configure)
+	dst = fields.AppendString(dst, p.Write)
+	return fields.AppendString(dst, p.Read)
 }
 
 func (d *decoder) permission() *Permission {
-	return &Permission{User: d.str(), VHost: d.str(), Configure: d.str(), Write: d.str(), Read: d.str()}
+	return &Permission{User: d.Text(), VHost: d.Text(), Configure: d.Text(), Write: d.Text(), Read: d.Text()}
 }
 
 func (x *Exchange) appendTo(dst []byte) []byte {
-	dst = appendString(dst, x.VHost)
-	dst = appendString(dst, x.Name)
-	dst = appendString(dst, x.Type)
+	dst = fields.AppendString(dst, x.VHost)
+	dst = fields.AppendString(dst, x.Name)
+	dst = fields.AppendString(dst, x.Type)
 	dst = appendFlags(dst, x.Durable, x.AutoDelete, x.Internal)
 	dst = appendTable(dst, x.Args)
-	return appendUint(dst, x.Version)
+	return fields.AppendUint(dst, x.Version)
 }
 
 func (d *decoder) exchange() *Exchange {
-	x := &Exchange{VHost: d.str(), Name: d.str(), Type: d.str()}
+	x := &Exchange{VHost: d.Text(), Name: d.Text(), Type: d.Text()}
 	d.flags(&x.Durable, &x.AutoDelete, &x.Internal)
 	x.Args = d.table()
-	x.Version = d.uint()
+	x.Version = d.Uint()
 	return x
 }
 
 func (q *Queue) appendTo(dst []byte) []byte {
-	dst = appendUint(dst, uint64(q.ID))
-	dst = appendString(dst, q.VHost)
-	dst = appendString(dst, q.Name)
+	dst = fields.AppendUint(dst, uint64(q.ID))
+	dst = fields.AppendString(dst, q.VHost)
+	dst = fields.AppendString(dst, q.Name)
 	// The bits of Keeper are newer than the others: where they are not, they are 0.
 	dst = appendFlags(dst, q.Durable, q.Exclusive, q.AutoDelete, q.Keeper == KeepsDelayed, q.Keeper == KeepsRecent, q.Keeper == KeepsSeen)
 	dst = appendTable(dst, q.Args)
-	dst = appendUint(dst, uint64(q.Group))
-	dst = appendUint(dst, uint64(q.Owner))
-	return appendUint(dst, q.OwnerConn)
+	dst = fields.AppendUint(dst, uint64(q.Group))
+	dst = fields.AppendUint(dst, uint64(q.Owner))
+	return fields.AppendUint(dst, q.OwnerConn)
 }
 
 func (d *decoder) queue() *Queue {
-	q := &Queue{ID: mq.QueueID(d.uint()), VHost: d.str(), Name: d.str()}
+	q := &Queue{ID: mq.QueueID(d.Uint()), VHost: d.Text(), Name: d.Text()}
 	var delayed, recent, seen bool
 	d.flags(&q.Durable, &q.Exclusive, &q.AutoDelete, &delayed, &recent, &seen)
 	switch {
@@ -166,58 +170,58 @@ func (d *decoder) queue() *Queue {
 		q.Keeper = KeepsSeen
 	}
 	q.Args = d.table()
-	q.Group = mq.GroupID(d.uint())
-	q.Owner = mq.SessionID(d.uint())
-	q.OwnerConn = d.uint()
+	q.Group = mq.GroupID(d.Uint())
+	q.Owner = mq.SessionID(d.Uint())
+	q.OwnerConn = d.Uint()
 	return q
 }
 
 func (b *Binding) appendTo(dst []byte) []byte {
-	dst = appendString(dst, b.VHost)
-	dst = appendString(dst, b.Source)
-	dst = appendString(dst, b.Destination)
+	dst = fields.AppendString(dst, b.VHost)
+	dst = fields.AppendString(dst, b.Source)
+	dst = fields.AppendString(dst, b.Destination)
 	dst = appendFlags(dst, b.ToExchange)
-	dst = appendString(dst, b.Key)
+	dst = fields.AppendString(dst, b.Key)
 	return appendTable(dst, b.Args)
 }
 
 func (d *decoder) binding() *Binding {
-	b := &Binding{VHost: d.str(), Source: d.str(), Destination: d.str()}
+	b := &Binding{VHost: d.Text(), Source: d.Text(), Destination: d.Text()}
 	d.flags(&b.ToExchange)
-	b.Key = d.str()
+	b.Key = d.Text()
 	b.Args = sortedArgs(d.table())
 	return b
 }
 
 func (n *Node) appendTo(dst []byte) []byte {
-	dst = appendUint(dst, uint64(n.Number))
-	dst = appendString(dst, string(n.ID))
-	dst = appendString(dst, n.Name)
-	return appendString(dst, n.Addr)
+	dst = fields.AppendUint(dst, uint64(n.Number))
+	dst = fields.AppendString(dst, string(n.ID))
+	dst = fields.AppendString(dst, n.Name)
+	return fields.AppendString(dst, n.Addr)
 }
 
 func (d *decoder) node() *Node {
-	return &Node{Number: uint32(d.uint()), ID: mq.NodeID(d.str()), Name: d.str(), Addr: d.str()}
+	return &Node{Number: uint32(d.Uint()), ID: mq.NodeID(d.Text()), Name: d.Text(), Addr: d.Text()}
 }
 
 func (g *Group) appendTo(dst []byte) []byte {
-	return appendNodeIDs(appendUint(dst, uint64(g.ID)), g.Replicas)
+	return appendNodeIDs(fields.AppendUint(dst, uint64(g.ID)), g.Replicas)
 }
 
 func (d *decoder) group() *Group {
-	return &Group{ID: mq.GroupID(d.uint()), Replicas: d.nodeIDs()}
+	return &Group{ID: mq.GroupID(d.Uint()), Replicas: d.nodeIDs()}
 }
 
 func (s *Setting) appendTo(dst []byte) []byte {
-	return appendString(appendString(dst, s.Name), s.Value)
+	return fields.AppendString(fields.AppendString(dst, s.Name), s.Value)
 }
 
-func (d *decoder) setting() *Setting { return &Setting{Name: d.str(), Value: d.str()} }
+func (d *decoder) setting() *Setting { return &Setting{Name: d.Text(), Value: d.Text()} }
 
 func (s *session) appendTo(dst []byte) []byte {
-	return appendUint(appendString(dst, string(s.Node)), uint64(s.ID))
+	return fields.AppendUint(fields.AppendString(dst, string(s.Node)), uint64(s.ID))
 }
 
 func (d *decoder) session() *session {
-	return &session{Node: mq.NodeID(d.str()), ID: mq.SessionID(d.uint())}
+	return &session{Node: mq.NodeID(d.Text()), ID: mq.SessionID(d.Uint())}
 }

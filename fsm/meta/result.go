@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"warren/internal/fields"
 	"warren/mq"
 )
 
@@ -54,7 +55,7 @@ const (
 
 // AppendResults appends results in a form that ParseResults reads.
 func AppendResults(dst []byte, results []Result) []byte {
-	dst = appendUint(dst, uint64(len(results)))
+	dst = fields.AppendUint(dst, uint64(len(results)))
 	for i := range results {
 		dst = results[i].appendTo(dst)
 	}
@@ -66,9 +67,9 @@ func (r *Result) appendTo(dst []byte) []byte {
 		return append(dst, resultStale)
 	}
 	if r.Err != nil {
-		dst = appendUint(append(dst, resultErr), uint64(r.Err.Code))
+		dst = fields.AppendUint(append(dst, resultErr), uint64(r.Err.Code))
 		dst = appendFlags(dst, r.Err.ChannelOnly)
-		return appendString(dst, r.Err.Text)
+		return fields.AppendString(dst, r.Err.Text)
 	}
 	switch v := r.Value.(type) {
 	case nil:
@@ -76,9 +77,9 @@ func (r *Result) appendTo(dst []byte) []byte {
 	case Declared:
 		return v.Queue.appendTo(appendFlags(append(dst, resultDeclared), v.Created))
 	case mq.SessionID:
-		return appendUint(append(dst, resultSession), uint64(v))
+		return fields.AppendUint(append(dst, resultSession), uint64(v))
 	case uint32:
-		return appendUint(append(dst, resultNumber), uint64(v))
+		return fields.AppendUint(append(dst, resultNumber), uint64(v))
 	case bool:
 		return appendFlags(append(dst, resultBool), v)
 	default:
@@ -88,27 +89,27 @@ func (r *Result) appendTo(dst []byte) []byte {
 
 // ParseResults reads what AppendResults wrote.
 func ParseResults(b []byte) ([]Result, error) {
-	d := decoder{b: b}
-	results := make([]Result, 0, d.count())
+	d := decoder{fields.Read(b)}
+	results := make([]Result, 0, d.Count())
 	for range cap(results) {
 		results = append(results, d.result())
 	}
-	if !d.done() {
+	if d.Done() != nil {
 		return nil, fmt.Errorf("%d bytes of results are malformed", len(b))
 	}
 	return results, nil
 }
 
 func (d *decoder) result() Result {
-	switch d.byte() {
+	switch d.Byte() {
 	case resultNone:
 		return Result{}
 	case resultStale:
 		return Result{Stale: true}
 	case resultErr:
-		e := &mq.Error{Code: mq.Code(d.uint())}
+		e := &mq.Error{Code: mq.Code(d.Uint())}
 		d.flags(&e.ChannelOnly)
-		e.Text = d.str()
+		e.Text = d.Text()
 		return Result{Err: e}
 	case resultDeclared:
 		var v Declared
@@ -118,12 +119,12 @@ func (d *decoder) result() Result {
 	case resultSession:
 		return Result{Value: d.sessionID()}
 	case resultNumber:
-		return Result{Value: uint32(d.uint())}
+		return Result{Value: uint32(d.Uint())}
 	case resultBool:
 		var v bool
 		d.flags(&v)
 		return Result{Value: v}
 	}
-	d.fail()
+	d.Fail()
 	return Result{}
 }

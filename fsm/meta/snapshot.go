@@ -6,6 +6,8 @@ import (
 	"hash/crc64"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"warren/internal/fields"
 )
 
 // A snapshot:
@@ -30,10 +32,10 @@ type record interface{ appendTo(dst []byte) []byte }
 // AppendTo appends the whole view: a snapshot. Equal logs give equal bytes.
 func (v *View) AppendTo(dst []byte) []byte {
 	dst = append(dst, snapshotMagic, snapshotVersion)
-	dst = appendUint(dst, v.index)
+	dst = fields.AppendUint(dst, v.index)
 	dst = binary.AppendVarint(dst, v.nowMs)
-	dst = appendString(dst, v.clusterID)
-	dst = appendUint(dst, uint64(v.nodesUsed))
+	dst = fields.AppendString(dst, v.clusterID)
+	dst = fields.AppendUint(dst, uint64(v.nodesUsed))
 	dst = appendRecords(dst, v.vhosts)
 	dst = appendRecords(dst, v.users)
 	dst = appendRecords(dst, v.permissions)
@@ -67,16 +69,16 @@ func (s *State) Hash() uint64 { return s.View().Hash() }
 // Restore replaces the state with what AppendTo wrote. After an error the
 // state is as it was.
 func (s *State) Restore(b []byte) error {
-	d := decoder{b: b}
-	magic, version := d.byte(), d.byte()
+	d := decoder{fields.Read(b)}
+	magic, version := d.Byte(), d.Byte()
 	if magic != snapshotMagic || version < snapshotVersionMin || version > snapshotVersion {
 		return fmt.Errorf("metadata snapshot begins with %#x, version %d", magic, version)
 	}
 	n := New()
-	n.index = d.uint()
-	n.nowMs = d.int()
-	n.clusterID = d.str()
-	n.nodesUsed = uint32(d.uint())
+	n.index = d.Uint()
+	n.nowMs = d.Int()
+	n.clusterID = d.Text()
+	n.nodesUsed = uint32(d.Uint())
 	restore(&d, (*decoder).vhost, func(v *VHost) { n.vhosts.put([]byte(v.Name), v) })
 	restore(&d, (*decoder).user, func(u *User) { n.users.put([]byte(u.Name), u) })
 	restore(&d, (*decoder).permission, func(p *Permission) { n.permissions.put(permissionKey(p.User, p.VHost), p) })
@@ -93,7 +95,7 @@ func (s *State) Restore(b []byte) error {
 	if version >= 2 {
 		n.restoreAdministration(&d)
 	}
-	if !d.done() {
+	if d.Done() != nil {
 		return fmt.Errorf("metadata snapshot of %d bytes is malformed", len(b))
 	}
 	*s = *n
@@ -126,7 +128,7 @@ func appendRecords[T record](dst []byte, tables ...*iradix.Tree[T]) []byte {
 	for _, t := range tables {
 		n += t.Len()
 	}
-	dst = appendUint(dst, uint64(n))
+	dst = fields.AppendUint(dst, uint64(n))
 	for _, t := range tables {
 		for r := range each(t.Root(), nil) {
 			dst = r.appendTo(dst)
@@ -136,9 +138,9 @@ func appendRecords[T record](dst []byte, tables ...*iradix.Tree[T]) []byte {
 }
 
 func restore[T any](d *decoder, read func(*decoder) T, put func(T)) {
-	for range d.count() {
+	for range d.Count() {
 		r := read(d)
-		if d.bad {
+		if d.Err() != nil {
 			return
 		}
 		put(r)

@@ -5,6 +5,8 @@ import (
 	"iter"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"warren/internal/fields"
 )
 
 // table is an ordered map that a View can share: writes go to a transaction,
@@ -82,32 +84,32 @@ func each[T any](root *iradix.Node[T], prefix []byte) iter.Seq[T] {
 // no length: names are then in alphabetical order.
 
 func nameKey(vhost, name string) []byte {
-	return append(appendString(make([]byte, 0, 2+len(vhost)+len(name)), vhost), name...)
+	return append(fields.AppendString(make([]byte, 0, 2+len(vhost)+len(name)), vhost), name...)
 }
 
-func vhostPrefix(vhost string) []byte { return appendString(nil, vhost) }
+func vhostPrefix(vhost string) []byte { return fields.AppendString(nil, vhost) }
 
 func numberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 func permissionKey(user, vhost string) []byte { return nameKey(user, vhost) }
 
 func fromPrefix(vhost, source string) []byte {
-	return appendString(appendString(nil, vhost), source)
+	return fields.AppendString(fields.AppendString(nil, vhost), source)
 }
 
 func toPrefix(vhost, destination string, toExchange bool) []byte {
-	return appendString(appendFlags(appendString(nil, vhost), toExchange), destination)
+	return fields.AppendString(appendFlags(fields.AppendString(nil, vhost), toExchange), destination)
 }
 
 // fromKey is where a binding is found from its source, in the order in which
 // BindingsFrom shows them: queues first.
 func fromKey(b *Binding) []byte {
 	k := appendFlags(fromPrefix(b.VHost, b.Source), b.ToExchange)
-	return appendTable(appendString(appendString(k, b.Destination), b.Key), b.Args)
+	return appendTable(fields.AppendString(fields.AppendString(k, b.Destination), b.Key), b.Args)
 }
 
 // toKey is where a binding is found from its destination.
 func toKey(b *Binding) []byte {
 	k := toPrefix(b.VHost, b.Destination, b.ToExchange)
-	return appendTable(appendString(appendString(k, b.Source), b.Key), b.Args)
+	return appendTable(fields.AppendString(fields.AppendString(k, b.Source), b.Key), b.Args)
 }

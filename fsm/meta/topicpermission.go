@@ -1,5 +1,7 @@
 package meta
 
+import "warren/internal/fields"
+
 // TopicPermission narrows what a user may do at a topic exchange: two regular
 // expressions over routing keys, in which {username} and {vhost} stand for
 // the connection's. Where there is none, every key is allowed.
@@ -9,15 +11,15 @@ type TopicPermission struct {
 }
 
 func (p *TopicPermission) appendTo(dst []byte) []byte {
-	dst = appendString(dst, p.User)
-	dst = appendString(dst, p.VHost)
-	dst = appendString(dst, p.Exchange)
-	dst = appendString(dst, p.Write)
-	return appendString(dst, p.Read)
+	dst = fields.AppendString(dst, p.User)
+	dst = fields.AppendString(dst, p.VHost)
+	dst = fields.AppendString(dst, p.Exchange)
+	dst = fields.AppendString(dst, p.Write)
+	return fields.AppendString(dst, p.Read)
 }
 
 func (d *decoder) topicPermission() *TopicPermission {
-	return &TopicPermission{User: d.str(), VHost: d.str(), Exchange: d.str(), Write: d.str(), Read: d.str()}
+	return &TopicPermission{User: d.Text(), VHost: d.Text(), Exchange: d.Text(), Write: d.Text(), Read: d.Text()}
 }
 
 func topicPermissionKey(user, vhost, exchange string) []byte {
@@ -25,7 +27,7 @@ func topicPermissionKey(user, vhost, exchange string) []byte {
 }
 
 func topicPermissionPrefix(user, vhost string) []byte {
-	return appendString(appendString(nil, user), vhost)
+	return fields.AppendString(fields.AppendString(nil, user), vhost)
 }
 
 func (s *State) topicPermissionSet(op TopicPermissionSet) Result {

@@ -7,6 +7,8 @@ import (
 	"math/bits"
 	"path/filepath"
 	"strings"
+
+	"warren/internal/fields"
 )
 
 // A manifest says where the messages of a View are:
@@ -43,8 +45,8 @@ func (v *View) AppendTo(dst []byte) []byte {
 	files := v.Files()
 	dst = binary.AppendUvarint(dst, uint64(len(files)))
 	for i := range files {
-		dst = appendString(dst, files[i].Name)
-		dst = appendString(dst, files[i].ID)
+		dst = fields.AppendString(dst, files[i].Name)
+		dst = fields.AppendString(dst, files[i].ID)
 		dst = binary.AppendUvarint(dst, uint64(files[i].Bytes))
 	}
 	number := make(map[*file]uint64, len(v.saved))
@@ -64,10 +66,6 @@ func (v *View) AppendTo(dst []byte) []byte {
 		}
 	}
 	return dst
-}
-
-func appendString(dst []byte, s string) []byte {
-	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
 func (c *viewedChunk) appendTo(dst []byte, skipped, file uint64) []byte {
@@ -98,46 +96,16 @@ func (c *viewedChunk) appendTo(dst []byte, skipped, file uint64) []byte {
 	return dst
 }
 
-// manifest is what a reader has of one that is left to read; once something is
-// wrong there is nothing left.
-type manifest struct {
-	b   []byte
-	bad bool
-}
+// manifest is what a reader has of one that is left to read.
+type manifest struct{ fields.Reader }
 
-func (m *manifest) fail() { m.b, m.bad = nil, true }
-
-func (m *manifest) uvarint() uint64 {
-	n, size := binary.Uvarint(m.b)
-	if size <= 0 {
-		m.fail()
-		return 0
-	}
-	m.b = m.b[size:]
-	return n
-}
-
-// upTo is a number that must not be more than most.
-func (m *manifest) upTo(most uint64) uint64 {
-	n := m.uvarint()
-	if n > most {
-		m.fail()
-		return 0
-	}
-	return n
-}
-
+// bytes is the next n, zeros after a fault.
 func (m *manifest) bytes(n int) []byte {
-	if len(m.b) < n {
-		m.fail()
-		return make([]byte, n)
+	if b := m.Take(uint64(n)); len(b) == n {
+		return b
 	}
-	b := m.b[:n]
-	m.b = m.b[n:]
-	return b
+	return make([]byte, n)
 }
-
-func (m *manifest) string() string { return string(m.bytes(int(m.upTo(uint64(len(m.b)))))) }
 
 // restoredFile is a file that a manifest lists.
 type restoredFile struct {
@@ -147,17 +115,17 @@ type restoredFile struct {
 }
 
 func (m *manifest) files() ([]restoredFile, error) {
-	if v := m.bytes(1)[0]; v != manifestVersion && !m.bad {
+	if v := m.bytes(1)[0]; v != manifestVersion && m.Err() == nil {
 		return nil, fmt.Errorf("manifest of segments has version %d, this build reads %d", v, manifestVersion)
 	}
-	files := make([]restoredFile, m.upTo(uint64(len(m.b))))
+	files := make([]restoredFile, m.UpTo(uint64(len(m.Rest()))))
 	for i := range files {
-		files[i] = restoredFile{name: m.string(), id: m.string(), bytes: int64(m.upTo(1 << 62))}
-		if f := &files[i]; m.bad || f.name != filepath.Base(f.name) || !strings.HasSuffix(f.name, fileSuffix) || f.bytes < fileHead {
+		files[i] = restoredFile{name: m.Text(), id: m.Text(), bytes: int64(m.UpTo(1 << 62))}
+		if f := &files[i]; m.Err() != nil || f.name != filepath.Base(f.name) || !strings.HasSuffix(f.name, fileSuffix) || f.bytes < fileHead {
 			return nil, errManifest
 		}
 	}
-	if m.bad {
+	if m.Err() != nil {
 		return nil, errManifest
 	}
 	return files, nil
@@ -166,13 +134,13 @@ func (m *manifest) files() ([]restoredFile, error) {
 // chunk reads one that begins at next or later.
 func (m *manifest) chunk(next uint64, files []restoredFile) (*chunk, error) {
 	c := &chunk{sealed: true, headMs: headUnknown}
-	c.first = next + m.upTo(1<<62)
-	c.slots = uint16(m.upTo(chunkSlots))
-	c.prefix = uint16(m.upTo(uint64(c.slots)))
-	number := m.uvarint()
-	c.at, c.size = uint32(m.upTo(1<<32-1)), uint32(m.upTo(1<<32-1))
-	c.stored = uint16(m.upTo(uint64(c.slots)))
-	c.liveBytes = int64(m.upTo(mostLive)) // an estimate: it may be more than the extent has
+	c.first = next + m.UpTo(1<<62)
+	c.slots = uint16(m.UpTo(chunkSlots))
+	c.prefix = uint16(m.UpTo(uint64(c.slots)))
+	number := m.Uint()
+	c.at, c.size = uint32(m.UpTo(1<<32-1)), uint32(m.UpTo(1<<32-1))
+	c.stored = uint16(m.UpTo(uint64(c.slots)))
+	c.liveBytes = int64(m.UpTo(mostLive)) // an estimate: it may be more than the extent has
 	has := m.bytes(1)[0]
 	c.alike = mark{flags: m.bytes(1)[0], prio: m.bytes(1)[0]}
 	c.expires = has&manifestExpires != 0
@@ -189,7 +157,7 @@ func (m *manifest) chunk(next uint64, files []restoredFile) (*chunk, error) {
 		}
 	}
 	c.live = c.count()
-	if m.bad || c.live == 0 || c.live > c.stored || c.first > 1<<62 || c.size < extentHead || number >= uint64(len(files)) ||
+	if m.Err() != nil || c.live == 0 || c.live > c.stored || c.first > 1<<62 || c.size < extentHead || number >= uint64(len(files)) ||
 		c.at < fileHead/extentAlign || int64(c.at)*extentAlign+int64(c.size) > files[number].bytes {
 		return nil, errManifest
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+
+	"warren/internal/fields"
 )
 
 // Restore returns a store with the messages that a manifest lists, all of them
@@ -12,7 +14,7 @@ import (
 // linked here, so that no body is read. Whatever is wrong with them is an error,
 // or shows when a message is read.
 func (f *Folder) Restore(owner Owner, manifestBytes []byte, linked string) (*Store, error) {
-	m := manifest{b: manifestBytes}
+	m := manifest{fields.Read(manifestBytes)}
 	files, err := m.files()
 	if err != nil {
 		return nil, err
@@ -89,10 +91,10 @@ func (x *restoredFile) check() error {
 // restore makes the chunks that are left in a manifest. Nobody else knows the
 // store yet, but the Pager looks at it.
 func (s *Store) restore(m *manifest, files []restoredFile) error {
-	queues := m.uvarint()
+	queues := m.Uint()
 	for i, last := uint64(0), uint64(0); i < queues; i++ {
-		id, chunks := m.uvarint(), m.uvarint()
-		if m.bad || i > 0 && id <= last {
+		id, chunks := m.Uint(), m.Uint()
+		if m.Err() != nil || i > 0 && id <= last {
 			return errManifest
 		}
 		last = id
@@ -108,7 +110,7 @@ func (s *Store) restore(m *manifest, files []restoredFile) error {
 			return err
 		}
 	}
-	if m.bad || len(m.b) > 0 {
+	if m.Err() != nil || m.More() {
 		return errManifest
 	}
 	return nil
