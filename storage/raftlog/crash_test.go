@@ -524,6 +524,9 @@ func TestRecoverySyncsWhatItShows(t *testing.T) {
 	if err := group(t, w, 1).StoreLog(entry(4, 1, 100)); err == nil {
 		t.Error("the log goes on after a failed sync")
 	}
+	if err := w.Close(); err == nil { // and what made its next file: a process has ended before the next one
+		t.Error("the log closes as if nothing had been")
+	}
 	w = openWAL(t, fs, quietOptions(t))
 	want := contents(t, group(t, w, 1))
 	if len(want) != 4 {
