@@ -36,8 +36,9 @@ type consumer struct {
 	passing sync.Mutex
 }
 
-// deliver hands one message on, behind what waits, unless the consumer has ended. Calls do not
-// overlap: only the present leader's frames come this far, one at a time.
+// deliver hands one message on, behind what waits, unless the consumer has
+// ended. Calls do not overlap: only the present leader's frames come this far,
+// one at a time.
 func (c *consumer) deliver(d mq.Delivery) bool {
 	c.mu.Lock()
 	wanted := !c.ended && c.sink != nil

@@ -132,7 +132,7 @@ func (s *Shard) record(q *ledQueue, seq mq.Seq) segment.Record {
 // deliver sends one message on its way to its consumer's node.
 func (s *Shard) deliver(q *ledQueue, k dispatch.Key, seq mq.Seq, redelivered bool, c mq.Content) {
 	node, bytes := s.lead.nodeOf[k.Session], 0
-	if len(c) > wholeBytesMax && s.lends(node) {
+	if len(c) > lendAbove && s.lends(node) {
 		bytes = s.sendLent(node, q, k, seq, redelivered, c)
 	} else {
 		bytes = s.gather(node, q, k, seq, redelivered, s.shown(q, seq, redelivered, c))
@@ -229,7 +229,7 @@ func (s *Shard) answerGets(q *ledQueue, st *queue.Queue) {
 // answerGet answers with a message, or where its body is.
 func (s *Shard) answerGet(q *ledQueue, a asked, seq mq.Seq, redelivered bool, c mq.Content) {
 	kind, content := byte(gotWhole), mq.Content(nil)
-	if len(c) > wholeBytesMax && s.lends(a.from) {
+	if len(c) > lendAbove && s.lends(a.from) {
 		kind, content = gotLent, s.shownHead(q, seq, redelivered, c)
 	} else {
 		content = s.shown(q, seq, redelivered, c)

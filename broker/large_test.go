@@ -28,7 +28,7 @@ func largeHouse(t *testing.T, n int) *house {
 }
 
 // large is a body that is lent, and begins with a name.
-func large(name string) string { return name + " " + strings.Repeat("x", wholeBytesMax+1000) }
+func large(name string) string { return name + " " + strings.Repeat("x", lendAbove+1000) }
 
 // mib is such a body of 1 MiB.
 func mib(name string) string { return name + " " + strings.Repeat("x", 1<<20) }

@@ -25,9 +25,9 @@ const (
 	// partsBusy is how many parts may be unanswered. It bounds what any other
 	// message has before it, here and at the leader.
 	partsBusy = 2
-	// wholeBytes is the largest content that goes as a whole, while some node of
+	// wholeBytesMax is the largest content that goes as a whole, while some node of
 	// the cluster does not know of parts: it has to fit a frame between nodes.
-	wholeBytes = 31 << 20
+	wholeBytesMax = 31 << 20
 )
 
 // largeLine are the messages of an outbox that go in parts, in the order in
@@ -159,8 +159,8 @@ func (b *outbox) endLarge() (over []waiter) {
 
 // fits checks a message against what its way to its queues can take.
 func (b *Broker) fits(c mq.Content) error {
-	if len(c) > wholeBytes && levelOf(b.View()) < levelParts {
-		return mq.Errorf(mq.PreconditionFailed, "message size %d is larger than configured max size %d", len(c.Body()), wholeBytes)
+	if len(c) > wholeBytesMax && levelOf(b.View()) < levelParts {
+		return mq.Errorf(mq.PreconditionFailed, "message size %d is larger than configured max size %d", len(c.Body()), wholeBytesMax)
 	}
 	return nil
 }

@@ -481,7 +481,7 @@ func TestBelowTheLevelWhatFitsNoFrameIsRefused(t *testing.T) {
 	if version > 1 {
 		t.Errorf("the state needs version %d", version)
 	}
-	p := &mq.Publish{Content: append(mq.NewContent("", "q", []byte{0, 0}, 0), make([]byte, wholeBytes)...), ExpirationMs: -1}
+	p := &mq.Publish{Content: append(mq.NewContent("", "q", []byte{0, 0}, 0), make([]byte, wholeBytesMax)...), ExpirationMs: -1}
 	const want = "message size 32505856 is larger than configured max size 32505856"
 	for name, publish := range map[string]func() error{
 		"publish": func() error { _, err := s.Publish(t.Context(), p); return err },

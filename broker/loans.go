@@ -14,8 +14,9 @@ import (
 // when it is done. Nodes know of this from levelParts on.
 
 const (
-	// wholeBytesMax is the longest message that is sent in one frame.
-	wholeBytesMax = 256 << 10
+	// lendAbove is the longest message, in bytes, that is sent in one frame; a
+	// longer one is lent.
+	lendAbove = 256 << 10
 	// pieceBytes is how much of a body is fetched at once.
 	pieceBytes = 256 << 10
 )

@@ -281,7 +281,7 @@ func (s *Session) sendReplies(ctx context.Context, c mq.Content, more [][]byte) 
 // sendReply sends a reply to another node, or lends it the body of a large one.
 func (s *Session) sendReply(ctx context.Context, v *meta.View, node mq.NodeID, a *replyAddress, c mq.Content) error {
 	b := s.broker
-	if len(c) <= wholeBytesMax || levelOf(v) < levelParts {
+	if len(c) <= lendAbove || levelOf(v) < levelParts {
 		f := appendReply(s.vhost, a, c)
 		_, err := b.replyLinks.send(ctx, node, f, len(f))
 		return err

@@ -35,11 +35,7 @@ func TestHowMuchOfTheLogStays(t *testing.T) {
 
 func TestASnapshotLeavesMoreOfTheLogTheMoreThereIs(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 1, 1, false)
-		all := hoards(c)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, all, l := hoarding(t, 1)
 		before := l.group.raft.Load().ReloadableConfig()
 		c.mustProposeMany(l, strings.Repeat("x", 1000), 1000)
 		kept := func(state int64) uint64 {

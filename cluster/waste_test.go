@@ -48,23 +48,23 @@ func (s hoardSnapshot) WriteTo(w io.Writer) (int64, error) {
 	return s.Snapshot.WriteTo(w)
 }
 
-// hoards has all machines of a cluster be hoards.
-func hoards(c *memCluster) map[*memNode]*hoard {
-	all := map[*memNode]*hoard{}
+// hoarding is a cluster that runs until the end of the test, all of whose
+// machines are hoards, and its leader.
+func hoarding(t *testing.T, nodes int) (c *memCluster, all map[*memNode]*hoard, leader *memNode) {
+	t.Helper()
+	c, all = newMemCluster(t, nodes, nodes, false), map[*memNode]*hoard{}
 	c.dress = func(n *memNode) Machine {
-		all[n] = &hoard{journal: n.machine, dir: c.t.TempDir()}
+		all[n] = &hoard{journal: n.machine, dir: t.TempDir()}
 		return all[n]
 	}
-	return all
+	c.start()
+	t.Cleanup(c.stop)
+	return c, all, c.leader()
 }
 
 func TestWhatIsDrainedIsLetGoOfByEveryReplicaWithinAMinute(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		all := hoards(c)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, all, l := hoarding(t, 3)
 		for i := range int64(2) { // the snapshots that are kept
 			c.mustPropose(l, "publish")
 			c.converged(l)
@@ -91,11 +91,7 @@ func TestWhatIsDrainedIsLetGoOfByEveryReplicaWithinAMinute(t *testing.T) {
 // The newest snapshot may be of the drained state already: nothing is new then.
 func TestAnOldSnapshotGoesThoughNothingIsNew(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 1, 1, false)
-		all := hoards(c)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, all, l := hoarding(t, 1)
 		for _, bodies := range []int64{40 << 20, 0} {
 			c.mustPropose(l, "x")
 			all[l].bodies.Store(bodies)
@@ -114,11 +110,7 @@ func TestAnOldSnapshotGoesThoughNothingIsNew(t *testing.T) {
 
 func TestAnIdleGroupIsNotLookedAtForWaste(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 1, 1, false)
-		all := hoards(c)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, all, l := hoarding(t, 1)
 		c.mustPropose(l, "x")
 		pause(time.Minute)
 		before := all[l].looks.Load()
