@@ -279,6 +279,12 @@ func (k *keeper) retire(f *walFile) error {
 	if spare == "" {
 		return f.f.Close()
 	}
+	// Nobody will read what it holds, and what is written to pages that are still
+	// in memory costs more: Linux takes each piece of memory that a write touches,
+	// however large, for written anew as a whole.
+	if err := f.f.DropCache(); err != nil {
+		w.opts.Log.Warn("let go of the memory of an old file of the log", "file", spare, "err", err)
+	}
 	// Readers that hold the old file see other bytes under another checksum, and look again.
 	k.spares <- &walFile{f: f.f, path: spare, size: f.size} // has room: nobody else fills it
 	return nil

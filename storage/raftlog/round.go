@@ -226,7 +226,7 @@ func (w *WAL) encodeDelete(buf []byte, r *request) []byte {
 // be where blocks cannot be reserved, costs no more than the file.
 func (w *WAL) write(buf []byte) error {
 	w.dog.begin()
-	_, err := w.file.f.WriteAt(buf, w.off)
+	_, err := w.file.f.WriteAt(w.pad(buf), w.off)
 	refused := isFull(err)
 	if err == nil {
 		err = w.file.f.SyncData()
@@ -252,6 +252,16 @@ func (w *WAL) write(buf []byte) error {
 	w.rounds.Add(1)
 	w.written.Add(uint64(len(buf)))
 	return nil
+}
+
+// pad has buf end where a page ends: of a page that is written in part, and not
+// in memory, the kernel has to read the rest first. That is safe: behind the end
+// of a file, nothing was ever written that counts, and what recovery finds there
+// is zeros, as in a new file. The next write goes where buf ended.
+func (w *WAL) pad(buf []byte) []byte {
+	end := w.off + int64(len(buf))
+	page := (end + pageBytes - 1) / pageBytes * pageBytes
+	return append(buf, make([]byte, max(0, min(page, w.file.size)-end))...)
 }
 
 func (w *WAL) fail(err error) error {

@@ -23,6 +23,8 @@ const (
 	batchBytesMax = 8 << 20
 	// entryBytesMax bounds what is stored at once: offsets in a file have 32 bits.
 	entryBytesMax = 1 << 30
+	// pageBytes is how much of a file Linux keeps in one piece at the least.
+	pageBytes = 4 << 10
 )
 
 // Errors of a WAL that callers test for.

@@ -41,6 +41,9 @@ type File interface {
 	// that writes into them neither change the file's size nor meet a full disk.
 	// Where the file system cannot reserve, it only does nothing.
 	Allocate(size int64) error
+	// DropCache has the operating system let go of what it keeps of the file in
+	// memory and has on disk. It is advice: nothing is read or written differently.
+	DropCache() error
 	Size() (int64, error)
 }
 
@@ -78,6 +81,11 @@ func (f osFile) Allocate(size int64) error {
 			return os.NewSyscallError("fallocate", err)
 		}
 	}
+}
+
+// DropCache is File.DropCache.
+func (f osFile) DropCache() error {
+	return os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 
 // Create is FS.Create; only the owner may read the file.

@@ -82,6 +82,8 @@ func part[T any](b []T, err error) ([]T, error) {
 
 func (f *memFile) SyncData() error { return f.Sync() }
 
+func (f *memFile) DropCache() error { return nil }
+
 func (f *memFile) Allocate(size int64) error {
 	err := f.fs.before(OpAllocate, f.name)
 	f.fs.mu.Lock()
