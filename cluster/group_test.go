@@ -16,10 +16,7 @@ import (
 
 func TestEveryReplicaAppliesTheSameEntriesInTheSameOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		if got, err := propose(l.group, "first"); err != nil || got != "did first" {
 			t.Fatalf("result %v, %v", got, err)
 		}
@@ -33,10 +30,7 @@ func TestEveryReplicaAppliesTheSameEntriesInTheSameOrder(t *testing.T) {
 
 func TestDonesRunOnceInProposalOrderWhateverHappens(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		var mu sync.Mutex
 		var order []int
 		var failed int
@@ -68,10 +62,7 @@ func TestDonesRunOnceInProposalOrderWhateverHappens(t *testing.T) {
 
 func TestAFollowerRefusesAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		start := time.Now()
 		if _, err := propose(c.others(l)[0].group, "x"); !errors.Is(err, raft.ErrNotLeader) {
 			t.Errorf("got %v", err)
@@ -84,10 +75,7 @@ func TestAFollowerRefusesAtOnce(t *testing.T) {
 
 func TestLeadComesAfterEveryEarlierEntryAndFollowBetweenTwoLeads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		old := c.leader()
+		c, old := runningCluster(t, 3, 3, false)
 		c.mustProposeMany(old, "e", 50)
 		c.net.isolate(old.id, true)
 		next := c.leader(c.others(old)...)
@@ -115,10 +103,7 @@ func TestLeadComesAfterEveryEarlierEntryAndFollowBetweenTwoLeads(t *testing.T) {
 
 func TestMetadataFollowersApplyWithinARoundTrip(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, true)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, true)
 		pause(5 * time.Second)
 		before := l.group.LastIndex()
 		for i := range 20 {
@@ -145,10 +130,7 @@ func TestMetadataFollowersApplyWithinARoundTrip(t *testing.T) {
 
 func TestAnIdleMetadataGroupWritesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, true)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, true)
 		c.mustPropose(l, "x")
 		pause(time.Second)
 		before := l.group.LastIndex()
@@ -185,10 +167,7 @@ func TestAppliedReachesWhatALeaderCallsCommitted(t *testing.T) {
 
 func TestAGroupComesBackFromSnapshotAndLog(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		c.mustProposeMany(l, "a", 20)
 		c.converged(l)
 		for _, n := range c.nodes {
@@ -211,10 +190,7 @@ func TestAGroupComesBackFromSnapshotAndLog(t *testing.T) {
 
 func TestALaggingFollowerGetsASnapshot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		late := c.others(l)[0]
 		c.close(late)
 		for i := range 6 { // far beyond TrailingLogs
@@ -282,10 +258,7 @@ func TestMembersComeAndGo(t *testing.T) {
 
 func TestLeadershipIsOfferedToAPeerOncePerTerm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		to := c.others(l)[0]
 		c.close(to)
 		if err := l.group.TransferTo(within(t, 5*time.Second), to.id); err == nil {
@@ -299,10 +272,7 @@ func TestLeadershipIsOfferedToAPeerOncePerTerm(t *testing.T) {
 
 func TestCloseHandsLeadershipOver(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		c.mustPropose(l, "x")
 		start := time.Now()
 		c.close(l)
@@ -352,10 +322,7 @@ func damage(t *testing.T, n *memNode) {
 
 func TestADamagedSnapshotFallsBackToTheOneBefore(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 1, 1, false)
-		c.start()
-		defer c.stop()
-		n := c.leader()
+		c, n := runningCluster(t, 1, 1, false)
 		for _, prefix := range []string{"a", "b", "c"} {
 			c.mustProposeMany(n, prefix, 10)
 			if err := n.group.Snapshot(t.Context()); err != nil {
@@ -408,10 +375,7 @@ func damageAll(t *testing.T, n *memNode) {
 
 func TestAMachineThatCannotRestoreEndsTheProcess(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		late := c.others(l)[0]
 		c.close(late)
 		for i := range 4 {

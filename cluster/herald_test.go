@@ -174,10 +174,7 @@ func TestAClosedHeraldIsSilent(t *testing.T) {
 // A notice may be late, and the follower's log another one by then.
 func TestAFollowerWithAnotherEntryRefusesTheNews(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, true)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, true)
 		c.mustPropose(l, "x")
 		c.converged(l)
 		f := c.others(l)[0]

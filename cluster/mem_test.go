@@ -356,6 +356,15 @@ func newMemCluster(t testing.TB, n, founders int, meta bool) *memCluster {
 	return c
 }
 
+// runningCluster is such a cluster that runs until the end of the test, and its leader.
+func runningCluster(t *testing.T, n, founders int, meta bool) (c *memCluster, leader *memNode) {
+	t.Helper()
+	c = newMemCluster(t, n, founders, meta)
+	c.start()
+	t.Cleanup(c.stop)
+	return c, c.leader()
+}
+
 func (c *memCluster) open(n *memNode) error {
 	n.machine = &journal{stuck: c.stuck}
 	o := c.opts

@@ -22,10 +22,7 @@ import (
 func TestAnIdleGroupCanSnapshotAfterAMembershipChange(t *testing.T) {
 	var _ raft.BatchingFSM = (*applier)(nil)
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 2, 1, false)
-		c.start()
-		defer c.stop()
-		a := c.leader()
+		c, a := runningCluster(t, 2, 1, false)
 		c.mustPropose(a, "x")
 		if err := a.group.AddVoter(t.Context(), c.nodes[1].id, 0); err != nil {
 			t.Fatal(err)
@@ -105,10 +102,7 @@ func TestAnUncommittedTailBehindASnapshotIsWiped(t *testing.T) {
 // acknowledged what the leader sent.
 func TestATailThatIsMendedByThenIsNotWiped(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 2, 2, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 2, 2, false)
 		c.mustProposeMany(l, "e", 10)
 		c.converged(l)
 		b := c.others(l)[0]
@@ -154,10 +148,7 @@ func TestARestartInPlaceLosesAndDoublesNothing(t *testing.T) {
 	for _, snapshots := range []bool{false, true} {
 		t.Run(fmt.Sprintf("snapshots=%v", snapshots), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				c := newMemCluster(t, 3, 3, false)
-				c.start()
-				defer c.stop()
-				l := c.leader()
+				c, l := runningCluster(t, 3, 3, false)
 				c.mustProposeMany(l, "a", 30)
 				if snapshots {
 					must(t, l.group.Snapshot(t.Context()))

@@ -214,10 +214,7 @@ func TestADamagedEntryThatRaftDoesNotReadIsFound(t *testing.T) {
 // the only member; and it has its timeouts back afterwards.
 func TestAReplicaBeingRebuiltNeverStands(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 1, false)
-		c.start()
-		defer c.stop()
-		a := c.leader()
+		c, a := runningCluster(t, 3, 1, false)
 		for _, n := range c.others(a) {
 			must(t, a.group.AddVoter(t.Context(), n.id, 0))
 		}
@@ -279,10 +276,7 @@ func TestARebuildGoesOnAfterACrashAtAnyStep(t *testing.T) {
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				c := newMemCluster(t, 3, 3, false)
-				c.start()
-				defer c.stop()
-				l := c.leader()
+				c, l := runningCluster(t, 3, 3, false)
 				c.mustProposeMany(l, "e", 30)
 				c.converged(l)
 				term := l.group.Term()
@@ -308,10 +302,7 @@ func TestARebuildGoesOnAfterACrashAtAnyStep(t *testing.T) {
 // have had the vote.
 func TestALostVoteIsMadeUpForByAllTheOthers(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		c.mustPropose(l, "e")
 		c.converged(l)
 		bad, other := c.others(l)[0], c.others(l)[1]
@@ -338,10 +329,7 @@ func TestALostVoteIsMadeUpForByAllTheOthers(t *testing.T) {
 // it may be the one that had the vote.
 func TestAReplicaBetweenTwoRunsTellsNoTerm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		other := c.others(l)[0]
 		other.group.endRun(false)
 		if _, err := c.terms(t.Context(), c.others(l)[1].id); !errors.Is(err, errNotOpen) {
@@ -355,10 +343,7 @@ func TestAReplicaBetweenTwoRunsTellsNoTerm(t *testing.T) {
 // and leads no more.
 func TestAFlawedReplicaDoesNotLead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		bad, other := c.others(l)[0], c.others(l)[1]
 		bad.group.MarkDamaged(errTest)
 		if err := bad.group.Damaged(); !errors.Is(err, ErrDamaged) || !errors.Is(err, errTest) {
@@ -399,10 +384,7 @@ func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // A leader whose snapshots are damaged still has the state that they were of.
 func TestALeaderReplacesADamagedSnapshotThatItHasToSend(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, 3, false)
-		c.start()
-		defer c.stop()
-		l := c.leader()
+		c, l := runningCluster(t, 3, 3, false)
 		late := c.others(l)[0]
 		c.close(late)
 		for i := range 6 { // far beyond TrailingLogs
