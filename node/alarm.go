@@ -22,6 +22,13 @@ const (
 	// unless the configuration says otherwise: the smaller of the two.
 	diskFreeDefault = 2 << 30
 	diskFreeShare   = 0.05
+	// garbageShare of the limit of memory is where the collector begins to hurry.
+	// One that waits until the heap has doubled takes twice what lives, and where
+	// bodies live in a quarter of the memory that raises the alarm by garbage.
+	garbageShare = 0.85
+	// garbageMin is the least such share for which it hurries: a limit below that
+	// is set to have publishers wait.
+	garbageMin = 256 << 20
 )
 
 // alarm watches what this node must not run out of.
@@ -37,6 +44,7 @@ type alarm struct {
 	memory, disk  bool    // raised
 	ballast       ballast
 	unmade        time.Time // when the ballast could not be made, which was logged
+	hold          func(bytes uint64)
 
 	// used, and free and size of the disk, in bytes; false if nobody knows.
 	used func() (uint64, bool)
@@ -44,10 +52,12 @@ type alarm struct {
 }
 
 func newAlarm(c *Config, log *slog.Logger) *alarm {
-	return &alarm{
-		dir: c.DataDir, slog: log, ballast: newBallast(c.DataDir, c.BodyMemory()), total: memoryTotal(), memoryShare: c.MemoryHighWatermark, memoryBytes: c.MemoryHighWatermarkBytes,
-		diskFreeBytes: c.DiskFreeLimitBytes, used: memoryUsed, free: diskFree,
+	a := &alarm{
+		dir: c.DataDir, slog: log, ballast: newBallast(c.DataDir, c.BodyMemory()), total: memoryTotal(),
+		diskFreeBytes: c.DiskFreeLimitBytes, used: memoryUsed, free: diskFree, hold: c.HoldMemory,
 	}
+	a.setMemory(c.MemoryHighWatermark, c.MemoryHighWatermarkBytes)
+	return a
 }
 
 // memoryLimit is how much memory may be used before publishers wait, if that
@@ -142,8 +152,16 @@ func (a *alarm) raised(on *bool, known bool, used, limit float64) bool {
 // setMemory changes the limit of memory, until the node ends.
 func (a *alarm) setMemory(share float64, bytes uint64) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.memoryShare, a.memoryBytes = share, bytes
-	a.mu.Unlock()
+	if a.hold == nil {
+		return
+	}
+	limit, _ := a.memoryLimit()
+	if limit = uint64(garbageShare * float64(limit)); limit < garbageMin {
+		limit = 0
+	}
+	a.hold(limit)
 }
 
 // setDiskFree changes how much of the disk has to stay free, until the node ends.

@@ -69,3 +69,22 @@ func TestThisSystemKnowsItsMemoryAndDisk(t *testing.T) {
 		t.Errorf("free: %d of %d, %v", free, size, ok)
 	}
 }
+
+func TestGarbageIsHeldBelowTheLimitOfMemory(t *testing.T) {
+	held := uint64(1)
+	a := &alarm{total: 2000 << 20, hold: func(bytes uint64) { held = bytes }}
+	for _, c := range []struct {
+		share   float64
+		bytes   uint64
+		wantMiB uint64
+	}{
+		{0.6, 0, 1020},
+		{0.6, 1000 << 20, 850},
+		{0, 0, 0},
+		{0.6, 100 << 20, 0},
+	} {
+		if a.setMemory(c.share, c.bytes); held>>20 != c.wantMiB {
+			t.Errorf("with a limit of %v or %d bytes it is held below %d MiB, want %d", c.share, c.bytes, held>>20, c.wantMiB)
+		}
+	}
+}

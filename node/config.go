@@ -105,6 +105,10 @@ type Config struct {
 	// LogLevelVar is what the logger that Run is given goes by, for a command to
 	// change. Default: nil, with which none can.
 	LogLevelVar *slog.LevelVar
+	// HoldMemory has the process's memory stay below so many bytes, as far as it
+	// is garbage that goes beyond; 0: it may be what it likes. Called at the start
+	// and whenever the limit of the memory alarm changes. Default: nil.
+	HoldMemory func(bytes uint64)
 }
 
 // Bounds of the fields. What RabbitMQ bounds has RabbitMQ's bounds.

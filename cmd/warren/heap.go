@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -19,6 +20,17 @@ const heapFloorBytes = 48 << 20
 func holdHeapFloor() (release func()) {
 	floor := make([]byte, heapFloorBytes)
 	return func() { runtime.KeepAlive(floor) }
+}
+
+// holdMemory has the garbage collector run as often as it takes, up to half of
+// the processor's time, for the process not to take more memory than limit; with
+// 0 it runs when the heap has doubled. The floor takes none of it.
+func holdMemory(limit uint64) {
+	if limit == 0 {
+		debug.SetMemoryLimit(math.MaxInt64)
+		return
+	}
+	debug.SetMemoryLimit(int64(min(limit, math.MaxInt64-heapFloorBytes)) + heapFloorBytes)
 }
 
 const (

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"math"
 	"runtime"
+	"runtime/debug"
 	"testing"
 )
 
@@ -18,6 +20,17 @@ func TestMemoryIsGivenBackAtRestOnlyAndIfThereIsMuch(t *testing.T) {
 	} {
 		if got := tt.now.worthTrimming(before); got != tt.want {
 			t.Errorf("%s: %v", tt.what, got)
+		}
+	}
+}
+
+func TestTheLimitOfMemoryLeavesTheFloorOut(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	for limit, want := range map[uint64]int64{
+		0: math.MaxInt64, 1 << 30: 1<<30 + heapFloorBytes, math.MaxUint64: math.MaxInt64,
+	} {
+		if holdMemory(limit); debug.SetMemoryLimit(-1) != want {
+			t.Errorf("%d became %d, want %d", limit, debug.SetMemoryLimit(-1), want)
 		}
 	}
 }

@@ -54,6 +54,7 @@ func serverCommand() *cobra.Command {
 			}
 			defer holdHeapFloor()()
 			go trimHeap(c.Context()) // ends with the process's context
+			cfg.HoldMemory = holdMemory
 			cfg.LogLevelVar = new(slog.LevelVar)
 			cfg.LogLevelVar.Set(cfg.LogLevel)
 			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.LogLevelVar}))
