@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path"
-	"strings"
 	"testing"
 
 	"warren/storage/snapshot"
@@ -294,6 +293,7 @@ func TestARestoreThatIsCutShortCanBeRepeated(t *testing.T) {
 	for at, hit := 0, true; hit; at++ {
 		again, calls := fs.Crash(vfs.LoseAll), 0
 		hit = false
+		harmless := false // of what was read already, or is looked for once more
 		var left *vfs.Mem
 		what := ""
 		again.Inject(func(op vfs.Op, name string) error {
@@ -301,10 +301,11 @@ func TestARestoreThatIsCutShortCanBeRepeated(t *testing.T) {
 				return nil
 			}
 			hit, what, left = true, fmt.Sprintf("call %d, %s %s", at, op, name), again.Crash(vfs.LoseNothing)
+			harmless = op == vfs.OpClose || op == vfs.OpList || path.Base(name) == "meta.json"
 			return errors.New("broken " + string(op))
 		})
 		if m, err := newMachine(again); err == nil {
-			if err := m.restore(); err == nil && hit && !strings.Contains(what, "list") && !strings.HasSuffix(what, "meta.json") {
+			if err := m.restore(); err == nil && hit && !harmless {
 				t.Errorf("%s failed and nobody heard", what)
 			}
 			m.Store.Close()

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -18,6 +19,7 @@ type Op string
 const (
 	OpCreate, OpOpen, OpRename, OpRemove, OpList, OpMkdir, OpSyncDir Op = "create", "open", "rename", "remove", "list", "mkdir", "syncdir"
 	OpRead, OpWrite, OpSync, OpAllocate, OpEdit, OpLink              Op = "read", "write", "sync", "allocate", "edit", "link"
+	OpSize, OpClose                                                  Op = "size", "close"
 )
 
 // Loss says what a crash takes of what was not synced.
@@ -34,6 +36,7 @@ const (
 type Mem struct {
 	mu     sync.Mutex
 	root   *node
+	held   int // files that are open
 	inject func(op Op, name string) error
 }
 
@@ -204,15 +207,37 @@ func (n *node) save(from, to int) {
 	n.doomed = doomed
 }
 
-// before runs the injector; it must be called without the lock.
-func (m *Mem) before(op Op, name string) error {
+// before runs the injector; it must be called without the lock. After is what
+// the call answers when it has done its work.
+func (m *Mem) before(op Op, name string) (after, err error) {
 	m.mu.Lock()
 	f := m.inject
 	m.mu.Unlock()
 	if f == nil {
-		return nil
+		return nil, nil
 	}
-	return f(op, name)
+	err = f(op, name)
+	if done, ok := errors.AsType[*Done](err); ok {
+		return done.Err, nil
+	}
+	return nil, err
+}
+
+// Held is how many files are open.
+func (m *Mem) Held() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.held
+}
+
+// hold opens a file, unless the call that does it answers an error after that.
+// The lock is held.
+func (m *Mem) hold(n *node, name string, after error) (File, error) {
+	if after != nil {
+		return nil, after
+	}
+	m.held++
+	return &memFile{fs: m, node: n, name: name}, nil
 }
 
 func missing(op Op, name string) error {
@@ -244,7 +269,8 @@ func (m *Mem) parent(name string) (*node, string) {
 
 // Create is FS.Create.
 func (m *Mem) Create(name string) (File, error) {
-	if err := m.before(OpCreate, name); err != nil {
+	after, err := m.before(OpCreate, name)
+	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
@@ -259,12 +285,13 @@ func (m *Mem) Create(name string) (File, error) {
 		p.kids[base] = n
 	}
 	n.data, n.unsynced, n.doomed, n.emptied = nil, nil, nil, true
-	return &memFile{fs: m, node: n, name: name}, nil
+	return m.hold(n, name, after)
 }
 
 // Open is FS.Open.
 func (m *Mem) Open(name string) (File, error) {
-	if err := m.before(OpOpen, name); err != nil {
+	after, err := m.before(OpOpen, name)
+	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
@@ -273,12 +300,13 @@ func (m *Mem) Open(name string) (File, error) {
 	if n == nil || n.dir {
 		return nil, missing(OpOpen, name)
 	}
-	return &memFile{fs: m, node: n, name: name}, nil
+	return m.hold(n, name, after)
 }
 
 // Edit is FS.Edit.
 func (m *Mem) Edit(name string) (File, error) {
-	if err := m.before(OpEdit, name); err != nil {
+	after, err := m.before(OpEdit, name)
+	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
@@ -287,12 +315,13 @@ func (m *Mem) Edit(name string) (File, error) {
 	if n == nil || n.dir {
 		return nil, missing(OpEdit, name)
 	}
-	return &memFile{fs: m, node: n, name: name}, nil
+	return m.hold(n, name, after)
 }
 
 // Rename is FS.Rename.
 func (m *Mem) Rename(from, to string) error {
-	if err := m.before(OpRename, from); err != nil {
+	after, err := m.before(OpRename, from)
+	if err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -308,12 +337,13 @@ func (m *Mem) Rename(from, to string) error {
 	n := p.kids[base]
 	delete(p.kids, base)
 	q.kids[newBase] = n
-	return nil
+	return after
 }
 
 // Link is FS.Link.
 func (m *Mem) Link(old, to string) error {
-	if err := m.before(OpLink, old); err != nil {
+	after, err := m.before(OpLink, old)
+	if err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -327,7 +357,7 @@ func (m *Mem) Link(old, to string) error {
 		return &fs.PathError{Op: string(OpLink), Path: to, Err: fs.ErrExist}
 	}
 	p.kids[base] = n
-	return nil
+	return after
 }
 
 // Remove is FS.Remove.
@@ -343,7 +373,8 @@ func (m *Mem) Remove(name string) error {
 			return err
 		}
 	}
-	if err := m.before(OpRemove, name); err != nil {
+	after, err := m.before(OpRemove, name)
+	if err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -351,13 +382,13 @@ func (m *Mem) Remove(name string) error {
 	if p, base := m.parent(name); p != nil {
 		delete(p.kids, base)
 	}
-	return nil
+	return after
 }
 
 // List is FS.List.
 func (m *Mem) List(dir string) ([]string, error) {
-	if err := m.before(OpList, dir); err != nil {
-		return nil, err
+	if after, err := m.before(OpList, dir); err != nil || after != nil {
+		return nil, errors.Join(err, after)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -370,7 +401,8 @@ func (m *Mem) List(dir string) ([]string, error) {
 
 // MkdirAll is FS.MkdirAll.
 func (m *Mem) MkdirAll(dir string) error {
-	if err := m.before(OpMkdir, dir); err != nil {
+	after, err := m.before(OpMkdir, dir)
+	if err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -387,12 +419,13 @@ func (m *Mem) MkdirAll(dir string) error {
 		}
 		at = next
 	}
-	return nil
+	return after
 }
 
 // SyncDir is FS.SyncDir.
 func (m *Mem) SyncDir(dir string) error {
-	if err := m.before(OpSyncDir, dir); err != nil {
+	after, err := m.before(OpSyncDir, dir)
+	if err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -402,5 +435,5 @@ func (m *Mem) SyncDir(dir string) error {
 		return missing(OpSyncDir, dir)
 	}
 	n.durable = maps.Clone(n.kids)
-	return nil
+	return after
 }

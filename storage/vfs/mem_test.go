@@ -3,7 +3,9 @@ package vfs
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -385,6 +387,65 @@ func TestATornCrashMayLeaveAnyWriteAndAnyName(t *testing.T) {
 	for _, want := range []string{"", "f", "g", "f g", "old", "one", "two"} {
 		if !left[want] {
 			t.Errorf("no crash leaves %q, only %v", want, left)
+		}
+	}
+}
+
+// A call may have done its work, and say no all the same.
+func TestACallThatIsDoneCanFail(t *testing.T) {
+	broken := errors.New("broken")
+	m := NewMem()
+	if err := m.MkdirAll("/d"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := m.Create("/d/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hit Op
+	m.Inject(func(op Op, _ string) error { hit = op; return &Done{broken} })
+	_, created := m.Create("/d/created")
+	_, written := f.WriteAt([]byte("bytes"), 0)
+	for op, err := range map[Op]error{
+		OpWrite: written, OpSync: f.Sync(), OpAllocate: f.Allocate(8), OpCreate: created, OpLink: m.Link("/d/f", "/d/l"),
+		OpRename: m.Rename("/d/l", "/d/moved"), OpMkdir: m.MkdirAll("/d/made"), OpRemove: m.Remove("/d/created"),
+		OpSyncDir: errors.Join(m.SyncDir("/d"), m.SyncDir("/")), OpClose: f.Close(),
+	} {
+		if !errors.Is(err, broken) {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+	if _, err := m.List("/d"); hit != OpList || !errors.Is(err, broken) {
+		t.Errorf("list: %v", err)
+	}
+	m.Inject(nil)
+	left := m.Crash(LoseAll)
+	if names, err := left.List("/d"); err != nil || !slices.Equal(names, []string{"f", "made", "moved"}) {
+		t.Errorf("there is %v, %v", names, err)
+	}
+	if got := content(t, left, "/d/moved"); got != "bytes" {
+		t.Errorf("the file has %q", got)
+	}
+	if m.Held() != 0 {
+		t.Errorf("%d files are open", m.Held())
+	}
+}
+
+// Whoever closes a file and goes on with it has a fault, and so has who forgets to.
+func TestAClosedFileIsOfNoUse(t *testing.T) {
+	m := NewMem()
+	f, err := m.Create("/f")
+	if err != nil || m.Held() != 1 {
+		t.Fatalf("%d files are open, %v", m.Held(), err)
+	}
+	if err := f.Close(); err != nil || m.Held() != 0 {
+		t.Errorf("%d files are open, %v", m.Held(), err)
+	}
+	_, written := f.Write([]byte("x"))
+	_, read := f.ReadAt(make([]byte, 1), 0)
+	for _, err := range []error{written, read, f.Sync(), f.Allocate(1), f.Close()} {
+		if !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("got %v", err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package vfs
 import (
 	"errors"
 	"io"
+	"io/fs"
 )
 
 // HalfDone is what an injector answers to have a call fail with Err when half of
@@ -15,12 +16,33 @@ func (h *HalfDone) Error() string { return "half done: " + h.Err.Error() }
 // Unwrap makes the error that it stands for known.
 func (h *HalfDone) Unwrap() error { return h.Err }
 
+// Done is what an injector answers to have a call fail with Err although all of
+// it is done: the error came after that, or is of something else.
+type Done struct{ Err error }
+
+func (d *Done) Error() string { return "done: " + d.Err.Error() }
+
+// Unwrap makes the error that it stands for known.
+func (d *Done) Unwrap() error { return d.Err }
+
 // memFile is an open file of a Mem.
 type memFile struct {
-	fs   *Mem
-	node *node
-	name string
-	at   int64
+	fs     *Mem
+	node   *node
+	name   string
+	at     int64
+	closed bool
+}
+
+// begin runs the injector and takes the lock, which whoever calls it gives back.
+// As with a real file, nothing works that comes after Close.
+func (f *memFile) begin(op Op) (after, err error) {
+	after, err = f.fs.before(op, f.name)
+	f.fs.mu.Lock()
+	if f.closed {
+		return nil, &fs.PathError{Op: string(op), Path: f.name, Err: fs.ErrClosed}
+	}
+	return after, err
 }
 
 func (f *memFile) Read(b []byte) (int, error) {
@@ -33,11 +55,11 @@ func (f *memFile) Read(b []byte) (int, error) {
 }
 
 func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
-	if err := f.fs.before(OpRead, f.name); err != nil {
+	after, err := f.begin(OpRead)
+	defer f.fs.mu.Unlock()
+	if err := errors.Join(err, after); err != nil {
 		return 0, err
 	}
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
 	if off >= int64(len(f.node.data)) {
 		return 0, io.EOF
 	}
@@ -48,22 +70,22 @@ func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
 	return n, nil
 }
 
-func (f *memFile) Write(b []byte) (int, error) {
-	b, err := part(b, f.fs.before(OpWrite, f.name))
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	if len(b) > 0 {
-		f.node.write(b, len(f.node.data))
-	}
-	return len(b), err
-}
+func (f *memFile) Write(b []byte) (int, error) { return f.write(b, -1) }
 
-func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
-	b, err := part(b, f.fs.before(OpWrite, f.name))
-	f.fs.mu.Lock()
+func (f *memFile) WriteAt(b []byte, off int64) (int, error) { return f.write(b, int(off)) }
+
+// write writes at off, or at the end if that is negative.
+func (f *memFile) write(b []byte, off int) (int, error) {
+	after, err := f.begin(OpWrite)
 	defer f.fs.mu.Unlock()
-	if len(b) > 0 {
-		f.node.write(b, int(off))
+	if off < 0 {
+		off = len(f.node.data)
+	}
+	if b, err = part(b, err); len(b) > 0 {
+		f.node.write(b, off)
+	}
+	if err == nil {
+		err = after
 	}
 	return len(b), err
 }
@@ -85,12 +107,14 @@ func (f *memFile) SyncData() error { return f.Sync() }
 func (f *memFile) DropCache() error { return nil }
 
 func (f *memFile) Allocate(size int64) error {
-	err := f.fs.before(OpAllocate, f.name)
-	f.fs.mu.Lock()
+	after, err := f.begin(OpAllocate)
 	defer f.fs.mu.Unlock()
 	grow, err := part(make([]byte, max(0, int(size)-len(f.node.data))), err)
 	if len(grow) > 0 {
 		f.node.write(grow, len(f.node.data))
+	}
+	if err == nil {
+		err = after
 	}
 	return err
 }
@@ -99,9 +123,11 @@ func (f *memFile) Allocate(size int64) error {
 // is written by no later one, which says nothing of it: all the same it is read
 // until the power goes.
 func (f *memFile) Sync() error {
-	err := f.fs.before(OpSync, f.name)
-	f.fs.mu.Lock()
+	after, err := f.begin(OpSync)
 	defer f.fs.mu.Unlock()
+	if f.closed {
+		return err
+	}
 	n := f.node
 	done, err := part(n.unsynced, err)
 	if n.emptied && err == nil {
@@ -112,13 +138,26 @@ func (f *memFile) Sync() error {
 	}
 	n.doomed = append(n.doomed, n.unsynced[len(done):]...)
 	n.unsynced = nil
+	if err == nil {
+		err = after
+	}
 	return err
 }
 
 func (f *memFile) Size() (int64, error) {
-	f.fs.mu.Lock()
+	after, err := f.begin(OpSize)
 	defer f.fs.mu.Unlock()
-	return int64(len(f.node.data)), nil
+	return int64(len(f.node.data)), errors.Join(err, after)
 }
 
-func (f *memFile) Close() error { return nil }
+// Close is io.Closer's. As with a real one the file is closed, whatever it
+// answers.
+func (f *memFile) Close() error {
+	after, err := f.begin(OpClose)
+	defer f.fs.mu.Unlock()
+	if !f.closed {
+		f.closed = true
+		f.fs.held--
+	}
+	return errors.Join(err, after)
+}
