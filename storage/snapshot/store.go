@@ -96,11 +96,15 @@ func Open(fs vfs.FS, dir string, retain int, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, tmpSuffix) })
+	if len(names) > 0 { // see discard: who gave one this name may have been killed before that was durable
+		if err := fs.SyncDir(dir); err != nil {
+			return nil, fmt.Errorf("open snapshots: %w", err)
+		}
+	}
 	for _, name := range names {
-		if strings.HasSuffix(name, tmpSuffix) {
-			if err := fs.Remove(filepath.Join(dir, name)); err != nil {
-				return nil, fmt.Errorf("remove unfinished snapshot: %w", err)
-			}
+		if err := fs.Remove(filepath.Join(dir, name)); err != nil {
+			return nil, fmt.Errorf("remove unfinished snapshot: %w", err)
 		}
 	}
 	return s, nil
@@ -335,21 +339,43 @@ func (s *Store) reapBeyond(retain int) error {
 	if err != nil {
 		return err
 	}
+	var due []string
 	for _, old := range list[min(retain, len(list)):] {
 		if p, read := s.pins[old.ID]; read {
 			p.due = true
 			s.pins[old.ID] = p
 			continue
 		}
-		path := filepath.Join(s.dir, old.ID)
-		if err := s.fs.Rename(path, path+tmpSuffix); err != nil {
-			return fmt.Errorf("reap: %w", err)
-		}
-		if err := s.fs.Remove(path + tmpSuffix); err != nil {
-			return fmt.Errorf("reap: %w", err)
-		}
+		due = append(due, old.ID)
+	}
+	if err := s.discard(due); err != nil {
+		return fmt.Errorf("reap: %w", err)
 	}
 	return s.reapDamaged(list, retain)
+}
+
+// discard removes snapshots. That they have lost their names is durable before
+// the first of their files goes: else a crash might bring the name back, and a
+// snapshot would be listed that lacks a file.
+func (s *Store) discard(ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	for _, id := range ids {
+		path := filepath.Join(s.dir, id)
+		if err := s.fs.Rename(path, path+tmpSuffix); err != nil {
+			return err
+		}
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := s.fs.Remove(filepath.Join(s.dir, id+tmpSuffix)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reapDamaged removes what is damaged once retain whole ones stand for what it
@@ -362,6 +388,7 @@ func (s *Store) reapDamaged(whole []*raft.SnapshotMeta, retain int) error {
 	}
 	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(indexOf(b), indexOf(a)), cmp.Compare(b, a)) })
 	aside := 0
+	var due []string
 	for _, name := range names {
 		newer, listed := 0, strings.HasSuffix(name, tmpSuffix)
 		for _, m := range whole {
@@ -375,12 +402,12 @@ func (s *Store) reapDamaged(whole []*raft.SnapshotMeta, retain int) error {
 		} else if newer < retain {
 			continue // its description could not be read just now
 		}
-		if listed || newer < retain && aside < 2 {
-			continue
+		if !listed && (newer >= retain || aside >= 2) {
+			due = append(due, name)
 		}
-		if err := s.fs.Remove(filepath.Join(s.dir, name)); err != nil {
-			return fmt.Errorf("reap: %w", err)
-		}
+	}
+	if err := s.discard(due); err != nil {
+		return fmt.Errorf("reap: %w", err)
 	}
 	return nil
 }

@@ -91,7 +91,8 @@ func (m *Mem) Crash(loss Loss) *Mem {
 
 // CrashTorn returns what a restart might find: of what was not synced, each
 // sector of each write is there or not, in no order, as r has it, and so is
-// each name that was made, moved or removed.
+// each name that was made, moved or removed. But what was moved within its folder
+// has one of its names at least, and a folder has no two: no file system does that.
 func (m *Mem) CrashTorn(r *rand.Rand) *Mem {
 	return m.crash(func() bool { return r.IntN(2) == 0 }, func(unsynced []span) (kept []span) {
 		for _, s := range unsynced {
@@ -162,12 +163,21 @@ func (c *crash) node(n *node) *node {
 		if n.kids[name] != kid && c.name() {
 			kid = n.kids[name]
 		}
-		if kid != nil {
-			survivor := c.node(kid)
-			left.kids[name], left.durable[name] = survivor, survivor
+		if kid != nil && !(kid.dir && c.survivors[kid] != nil) {
+			left.keep(name, c.node(kid))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.durable)) {
+		if kid := n.durable[name]; c.survivors[kid] == nil && slices.Contains(slices.Collect(maps.Values(n.kids)), kid) {
+			left.keep(name, c.node(kid))
 		}
 	}
 	return left
+}
+
+// keep gives a folder a name that has survived a crash.
+func (n *node) keep(name string, kid *node) {
+	n.kids[name], n.durable[name] = kid, kid
 }
 
 // harden makes a write durable.
