@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -265,7 +266,14 @@ func (k *keeper) retire(f *walFile) error {
 		if err := w.fs.Remove(f.path); err != nil {
 			return err
 		}
-	} else if err := w.fs.Rename(f.path, spare); err != nil {
+	} else if err := w.fs.Rename(f.path, spare); errors.Is(err, fs.ErrNotExist) {
+		// An earlier try was done, and answered an error all the same. The file
+		// has the other name then, or none; it is not waited for under either.
+		if err := w.fs.Remove(spare); err != nil {
+			return err
+		}
+		spare = ""
+	} else if err != nil {
 		return err
 	}
 	if err := w.fs.SyncDir(w.dir); err != nil {

@@ -231,6 +231,9 @@ func (w *WAL) closeFiles() (err error) {
 	for _, f := range w.files {
 		err = errors.Join(err, f.f.Close())
 	}
+	for len(w.keeper.spares) > 0 { // nobody takes one any more
+		err = errors.Join(err, (<-w.keeper.spares).f.Close())
+	}
 	return err
 }
 
