@@ -417,6 +417,9 @@ func TestAnErrorWhileALogIsOpenedLosesNothing(t *testing.T) {
 					_ = w.Close()
 				}
 				left.Inject(nil)
+				if left.Held() != 0 {
+					t.Fatalf("call %d failed with %v: %d files stay open", at, failure, left.Held())
+				}
 				for _, loss := range []vfs.Loss{vfs.LoseAll, vfs.LoseHalf, vfs.LoseNothing} {
 					p.check(t, fmt.Sprintf("call %d failed with %v, loss %d", at, failure, loss), left.Crash(loss))
 				}

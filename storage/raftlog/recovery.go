@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -150,14 +151,15 @@ func (w *WAL) recover() (next uint64, err error) {
 		return 0, err
 	}
 	w.settle()
+	w.files = w.files[:0] // from here on these alone are to be closed
 	for _, f := range files {
-		if !f.used {
-			if err := f.f.Close(); err != nil {
-				return 0, err
-			}
+		if f.used {
+			w.files = append(w.files, f.walFile)
+		} else {
+			err = errors.Join(err, f.f.Close())
 		}
 	}
-	return next, nil
+	return next, err
 }
 
 // meet opens a file and finds out whether it was used.
@@ -167,7 +169,7 @@ func (w *WAL) meet(seq uint64, path string) (found, error) {
 		return found{}, err
 	}
 	file := found{walFile: &walFile{seq: seq, path: path, f: f}}
-	w.files = append(w.files, file.walFile) // to be closed; replay sets the list anew
+	w.files = append(w.files, file.walFile) // to be closed; recover sets the list anew
 	if file.size, err = f.Size(); err != nil {
 		return found{}, err
 	}
@@ -212,9 +214,7 @@ func (w *WAL) lose(err error) {
 
 // replay reads the used files in order.
 func (w *WAL) replay(files []found) error {
-	w.files = w.files[:0]
 	for i, f := range files {
-		w.files = append(w.files, f.walFile)
 		f.begun.Store(true)
 		if i > 0 && f.intact && f.prevSeq != files[i-1].seq {
 			w.lose(fmt.Errorf("%s: the file before it, number %x, is missing: %w", f.path, f.prevSeq, ErrDamaged))
