@@ -31,6 +31,7 @@ const (
 	tortureGroups = 4
 	tortureDir    = "RAFTLOG_TORTURE_DIR"   // set in the child: where it works
 	torturePoint  = "RAFTLOG_TORTURE_POINT" // and where it ends
+	tortureVotes  = "RAFTLOG_TORTURE_VOTES" // and that it votes, and does nothing else
 	tortureTime   = "RAFTLOG_TORTURE_TIME"  // how long each of these tests takes, as 1h
 )
 
@@ -101,9 +102,15 @@ func TestTortureChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("only for TestTorture")
 	}
+	var work sync.WaitGroup
+	if os.Getenv(tortureVotes) != "" {
+		for gid := range uint64(tortureGroups) {
+			work.Go(func() { voteForEver(dir, gid) })
+		}
+		work.Wait()
+	}
 	fs := &deadly{point: parsePoint(os.Getenv(torturePoint))}
 	w := openTortured(t, fs, dir)
-	var work sync.WaitGroup
 	for gid := range uint64(tortureGroups) {
 		g := group(t, w, gid)
 		child := &torturedGroup{gid: gid, log: g, snapshots: openSnapshots(t, fs, dir, gid),
@@ -186,6 +193,8 @@ type torturedLog struct {
 	tFirst, tLast, tt uint64
 
 	snapped, snapping uint64
+
+	votes torturedVote
 }
 
 // hear takes a line of the child. One that was cut short by the kill came
@@ -193,6 +202,10 @@ type torturedLog struct {
 func (l *torturedLog) hear(f []string) {
 	number := func(i int) (n uint64) { n, _ = strconv.ParseUint(f[i], 10, 64); return n }
 	switch {
+	case f[1] == "vote" && len(f) == 4:
+		l.votes.asking = number(3)
+	case f[1] == "voted":
+		l.votes.answered()
 	case f[1] == "did":
 		l.settle(l.tFirst, l.tLast)
 	case f[1] == "snapped":
@@ -277,7 +290,8 @@ func (l *torturedLog) compareSnapshots(t *testing.T, g *GroupLog, s *snapshot.St
 }
 
 // A process is killed over and over, on real files: at random moments, and
-// before, in and after calls of every kind that change what is on disk.
+// before, in and after calls of every kind that change what is on disk. Calls of
+// bbolt's are none of these: see torturevotes_test.go.
 func TestTorture(t *testing.T) {
 	length := tortureLength(t)
 	dir := t.TempDir()
@@ -287,8 +301,15 @@ func TestTorture(t *testing.T) {
 	}
 	kills, points := 0, map[vfs.Op]int{}
 	for end := time.Now().Add(length); time.Now().Before(end); kills++ {
+		if kills%3 == 2 {
+			torment(t, dir, failPoint{}, true, logs)
+			for gid := range logs {
+				logs[gid].votes.compare(t, dir, uint64(gid))
+			}
+			continue
+		}
 		point := randomPoint()
-		if torment(t, dir, point, logs) {
+		if torment(t, dir, point, false, logs) {
 			points[point.op]++
 		}
 		w := openTortured(t, vfs.OS{}, dir)
@@ -309,7 +330,8 @@ func TestTorture(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d kills, at these calls: %v", kills, points)
+	t.Logf("%d kills, at these calls: %v; the groups came to the terms %d, %d, %d and %d", kills, points,
+		logs[0].votes.asking, logs[1].votes.asking, logs[2].votes.asking, logs[3].votes.asking)
 }
 
 // randomPoint is where a child ends, in every second case. What is called
@@ -330,10 +352,13 @@ func randomPoint() failPoint {
 
 // torment runs a child until it ends at its point, or at a random moment, and
 // takes down what it says. It reports whether the child came to its point.
-func torment(t *testing.T, dir string, point failPoint, logs []torturedLog) bool {
+func torment(t *testing.T, dir string, point failPoint, votes bool, logs []torturedLog) bool {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestTortureChild$", "-test.timeout", "0")
 	cmd.Env = append(os.Environ(), tortureDir+"="+dir, torturePoint+"="+point.String())
+	if votes {
+		cmd.Env = append(cmd.Env, tortureVotes+"=1")
+	}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
