@@ -25,12 +25,15 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+
+	"warren/storage/vfs"
 )
 
 const (
@@ -89,7 +92,9 @@ type Bolt struct {
 	hits, misses                        atomic.Uint64
 }
 
-// OpenBolt opens or makes the file at path. The folder must exist and be synced.
+// OpenBolt opens or makes the file at path. The folder must exist and be synced;
+// it is synced again here, because bbolt does not: before anything is stored in
+// the file it has its name for good, also one that a killed process has made.
 // All of the file is read and checked: what is not as it was written is
 // ErrDamaged, and the file is left as it is.
 func OpenBolt(path string, o Options) (*Bolt, error) { return openBolt(path, o, (*Bolt).verify) }
@@ -132,7 +137,11 @@ func openBolt(path string, o Options, verify func(*Bolt) error) (*Bolt, error) {
 		}
 		return nil, fmt.Errorf("open log %s: %w", path, err)
 	}
-	if err := verify(b); err != nil {
+	err := vfs.OS{}.SyncDir(filepath.Dir(path))
+	if err == nil {
+		err = verify(b)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, err), b.Close())
 	}
 	return b, nil
