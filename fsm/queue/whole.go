@@ -115,7 +115,9 @@ type staged struct {
 // castagnoli is the polynomial that processors work out by themselves.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func newStaged(total uint64) *staged { return &staged{bytes: make([]byte, 0, total), total: total} }
+func newStaged(total uint64) *staged {
+	return &staged{bytes: mq.Room(int(total)), total: total}
+}
 
 func (g *staged) add(b []byte) {
 	g.bytes = append(g.bytes, b...)
