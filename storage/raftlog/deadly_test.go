@@ -149,6 +149,10 @@ func (f *deadlyFile) SyncData() error {
 	return f.fs.at(vfs.OpSync, func(bool) error { return f.File.SyncData() })
 }
 
+func (f *deadlyFile) WriteOut(from, to int64) error {
+	return f.fs.at(vfs.OpWriteOut, func(bool) error { return f.File.WriteOut(from, to) })
+}
+
 func (f *deadlyFile) Allocate(size int64) error {
 	return f.fs.at(vfs.OpAllocate, func(last bool) error {
 		if last && f.fs.point.when == half {

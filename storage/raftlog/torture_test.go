@@ -338,7 +338,7 @@ func TestTorture(t *testing.T) {
 // seldom is reached soon all the same.
 func randomPoint() failPoint {
 	common := []vfs.Op{vfs.OpWrite, vfs.OpSync}
-	rare := []vfs.Op{vfs.OpRename, vfs.OpRemove, vfs.OpAllocate, vfs.OpCreate, vfs.OpMkdir, vfs.OpSyncDir, vfs.OpLink}
+	rare := []vfs.Op{vfs.OpRename, vfs.OpRemove, vfs.OpAllocate, vfs.OpCreate, vfs.OpMkdir, vfs.OpSyncDir, vfs.OpLink, vfs.OpWriteOut}
 	moments := []when{before, half, after}
 	p := failPoint{when: moments[rand.IntN(len(moments))]}
 	switch rand.IntN(4) {

@@ -68,13 +68,32 @@ func (f *file) syncUpTo(bytes int64) error {
 	if f.synced.Load() >= bytes {
 		return nil
 	}
+	err := f.writeOut()
 	size := f.size.Load()
-	if err := f.f.SyncData(); err != nil {
+	if err == nil {
+		err = f.f.SyncData()
+	}
+	if err != nil {
 		f.spoiled.Store(true)
 		return fmt.Errorf("sync segment %s: %w", f.name, err)
 	}
 	f.synced.Store(size)
 	return nil
+}
+
+// writeOut sends what is not durable to the disk, also of an extent that is being
+// written: the sync takes the file whole. It ends because a file does.
+func (f *file) writeOut() error {
+	for done := f.synced.Load(); ; {
+		end, err := f.f.Size()
+		if err != nil || end <= done {
+			return err
+		}
+		if err := vfs.WriteOut(f.f, done, end); err != nil {
+			return err
+		}
+		done = end
+	}
 }
 
 // Folder is where a group's messages are paged out to. The names in it are

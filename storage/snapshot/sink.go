@@ -31,6 +31,8 @@ type Sink struct {
 
 	block  []byte // header's room, then payload
 	blocks uint64
+	bytes  int64 // of the file
+	out    int64 // of them that were sent to the disk: large messages may be in it
 	failed error // of a Write: the snapshot cannot be finished
 
 	ended bool
@@ -90,7 +92,15 @@ func (k *Sink) flush() error {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
 	k.blocks++
+	k.bytes += int64(len(k.block))
 	k.block = k.block[:blockHeader]
+	if k.bytes-k.out < vfs.StepBytes {
+		return nil
+	}
+	if err := vfs.WriteOut(k.file, k.out, k.bytes); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	k.out = k.bytes
 	return nil
 }
 

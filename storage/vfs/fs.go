@@ -37,6 +37,10 @@ type File interface {
 	// SyncData is Sync for whoever needs the bytes and the size alone: it does
 	// not wait for the file's times to be written.
 	SyncData() error
+	// WriteOut has what was written to a range of the file sent to the disk, and
+	// waits until the disk has taken it. It makes nothing durable: the next sync
+	// has less to do. An error is that of a sync, which may not say it again.
+	WriteOut(from, to int64) error
 	// Allocate makes the file size bytes long and has the blocks reserved, so
 	// that writes into them neither change the file's size nor meet a full disk.
 	// Where the file system cannot reserve, it only does nothing.
@@ -65,6 +69,25 @@ func (f osFile) SyncData() error {
 	for {
 		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
 			return os.NewSyscallError("fdatasync", err)
+		}
+	}
+}
+
+// WriteOut is File.WriteOut. Where the file system cannot, the sync has it all
+// to do.
+func (f osFile) WriteOut(from, to int64) error {
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	if to <= from {
+		return nil // none is no length that the call has: it would take all of the file
+	}
+	for {
+		err := unix.SyncFileRange(int(f.Fd()), from, to-from, all)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ESPIPE):
+			return nil
+		default:
+			return os.NewSyscallError("sync_file_range", err)
 		}
 	}
 }

@@ -19,7 +19,7 @@ type Op string
 const (
 	OpCreate, OpOpen, OpRename, OpRemove, OpList, OpMkdir, OpSyncDir Op = "create", "open", "rename", "remove", "list", "mkdir", "syncdir"
 	OpRead, OpWrite, OpSync, OpAllocate, OpEdit, OpLink              Op = "read", "write", "sync", "allocate", "edit", "link"
-	OpSize, OpClose                                                  Op = "size", "close"
+	OpSize, OpClose, OpWriteOut                                      Op = "size", "close", "writeout"
 )
 
 // Loss says what a crash takes of what was not synced.

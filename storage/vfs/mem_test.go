@@ -294,6 +294,7 @@ func TestMemDoesWhatTheRealOneDoes(t *testing.T) {
 		say("edit", err)
 		_, err = e.WriteAt([]byte("LP!"), 3)
 		say("write at", err)
+		say("write out", errors.Join(e.WriteOut(0, 0), e.WriteOut(2, 5), e.WriteOut(5, 1<<20)))
 		say("allocate", errors.Join(e.Allocate(4), e.Allocate(8), e.SyncData()))
 		n, err = e.ReadAt(b[:8], 0)
 		say(string(b[:n]), err)

@@ -106,6 +106,20 @@ func (f *memFile) SyncData() error { return f.Sync() }
 
 func (f *memFile) DropCache() error { return nil }
 
+// WriteOut is File.WriteOut. A disk may have what it has taken only in a memory
+// of its own, so a crash takes what it will of it. What a failed one should have
+// written is written by no later sync, as with Sync.
+func (f *memFile) WriteOut(int64, int64) error {
+	after, err := f.begin(OpWriteOut)
+	defer f.fs.mu.Unlock()
+	if err = errors.Join(err, after); err == nil || f.closed {
+		return err
+	}
+	n := f.node
+	n.doomed, n.unsynced = append(n.doomed, n.unsynced...), nil
+	return err
+}
+
 func (f *memFile) Allocate(size int64) error {
 	after, err := f.begin(OpAllocate)
 	defer f.fs.mu.Unlock()
