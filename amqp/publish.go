@@ -9,9 +9,13 @@ import (
 	"warren/mq"
 )
 
-// eagerBytes is the largest body for which room is made when it is announced;
-// more is made as it arrives.
-const eagerBytes = 1 << 20
+const (
+	// eagerBytes is the largest body for which room is made when it is announced;
+	// more is made as it arrives.
+	eagerBytes = 1 << 20
+	// trustedShare of a message has to have come until room is made for all of it.
+	trustedShare = 8
+)
 
 type assemblyStage uint8
 
@@ -81,14 +85,19 @@ func (s *slot) contentFrame(f wire.Frame) error {
 	return a.unexpected()
 }
 
-// grow makes room for n more bytes: twice what there is, but never more than
-// is missing.
+// grow makes room for n more bytes: twice what there is, and once a share of the
+// message has come, all that is missing. Each step copies what has come, in one
+// go that nothing else of the process may interrupt if it is to collect garbage:
+// of 128 MiB, 16 at the most.
 func grow(c mq.Content, n int, missing uint64) mq.Content {
 	if len(c)+n <= cap(c) {
 		return c
 	}
 	room := min(max(n, cap(c)), int(missing))
-	return append(make(mq.Content, 0, len(c)+room), c...)
+	if missing <= uint64(len(c))*(trustedShare-1) {
+		room = int(missing)
+	}
+	return append(mq.Content(mq.Room(len(c)+room)), c...)
 }
 
 // header handles a content header. Whether the message is well-formed and not
