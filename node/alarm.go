@@ -41,7 +41,8 @@ type alarm struct {
 	memoryShare   float64 // of total
 	memoryBytes   uint64  // instead of memoryShare, unless 0
 	diskFreeBytes uint64  // 0 stands for the default
-	memory, disk  bool    // raised
+	shortages             // raised
+	told          shortages
 	ballast       ballast
 	unmade        time.Time // when the ballast could not be made, which was logged
 	hold          func(bytes uint64)
@@ -50,6 +51,9 @@ type alarm struct {
 	used func() (uint64, bool)
 	free func(dir string) (free, size uint64, ok bool)
 }
+
+// shortages are what alarms are raised for.
+type shortages struct{ memory, disk bool }
 
 func newAlarm(c *Config, log *slog.Logger) *alarm {
 	a := &alarm{
@@ -69,10 +73,20 @@ func (a *alarm) memoryLimit() (bytes uint64, known bool) {
 	return uint64(a.memoryShare * float64(a.total)), a.total > 0
 }
 
-// look answers why publishers have to wait, "" if they need not.
-func (a *alarm) look() string {
+// news looks, and answers why publishers have to wait, "" if they need not. It
+// is news if it is for another reason than at the last call; figures that have
+// changed are not.
+func (a *alarm) news() (reason string, news bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	reason = a.look()
+	news, a.told = a.shortages != a.told, a.shortages
+	return reason, news
+}
+
+// look answers why publishers have to wait, "" if they need not. Runs with mu
+// held.
+func (a *alarm) look() string {
 	var reasons []string
 	used, ok := a.used()
 	if limit, known := a.memoryLimit(); a.raised(&a.memory, ok && known, float64(used), float64(limit)) {
@@ -198,22 +212,21 @@ func (n *Node) watchAlarms(ctx context.Context) {
 }
 
 // soundAlarm tells clients, the broker and with it the other nodes when the
-// alarm has changed between some and none.
+// alarm begins, ends, or is for another reason. A client that waits already
+// hears of the end only, as in RabbitMQ; the others hear the new reason.
 func (n *Node) soundAlarm() {
-	reason := n.alarm.look()
-	if (reason != "") == n.alarmed.Load() {
+	reason, news := n.alarm.news()
+	if !news {
 		return
 	}
-	n.alarmed.Store(reason != "")
-	if reason != "" {
-		n.slog.Warn("publishers wait", "reason", reason)
-		n.broker.SetAlarm(reason)
-		n.amqp.Block(reason)
+	n.broker.SetAlarm(reason)
+	if reason == "" {
+		n.slog.Info("publishers go on")
+		n.amqp.Unblock()
 		return
 	}
-	n.slog.Info("publishers go on")
-	n.broker.SetAlarm("")
-	n.amqp.Unblock()
+	n.slog.Warn("publishers wait", "reason", reason)
+	n.amqp.Block(reason)
 }
 
 // SetMemoryHighWatermark changes, until the node ends, how much memory it may

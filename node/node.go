@@ -51,7 +51,6 @@ type Node struct {
 	end     func() // ends what run began
 
 	alarm        *alarm
-	alarmed      atomic.Bool   // publishers wait
 	lookAtAlarms chan struct{} // cap 1: before the next tick
 
 	serving  atomic.Bool // clients can connect

@@ -72,6 +72,12 @@ type running struct {
 // start runs a node until stop, or the end of the test.
 func start(t *testing.T, cfg Config) *running {
 	t.Helper()
+	return startWith(t, cfg, func(*Node) {})
+}
+
+// startWith is start of a node that something was done to.
+func startWith(t *testing.T, cfg Config, change func(*Node)) *running {
+	t.Helper()
 	log := newLog(t)
 	l, err := listen(&cfg)
 	if err != nil {
@@ -82,6 +88,7 @@ func start(t *testing.T, cfg Config) *running {
 		l.close()
 		t.Fatal(err)
 	}
+	change(n)
 	r := &running{Node: n, t: t, amqp: l.amqp.Addr().String(), http: "http://" + l.http.Addr().String(), ended: make(chan error, 1)}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
