@@ -30,13 +30,12 @@ type applier struct {
 
 	entries []Entry // reused between batches
 
-	starting   atomic.Bool // NewRaft runs: another snapshot may take the place of a bad one
-	refused    error       // why snapshots were not restored while it ran
-	config     atomic.Pointer[configuration]
-	applied    atomic.Uint64 // newest index that the Machine has applied
-	seen       uint64        // newest index of this run; lags behind applied while a restarted Raft replays
-	bytesSince atomic.Int64  // entry bytes since the last snapshot
-	countSince atomic.Int64
+	starting atomic.Bool // NewRaft runs: another snapshot may take the place of a bad one
+	refused  error       // why snapshots were not restored while it ran
+	config   atomic.Pointer[configuration]
+	applied  atomic.Uint64 // newest index that the Machine has applied
+	seen     uint64        // newest index of this run; lags behind applied while a restarted Raft replays
+	growth   growth        // of the log since the last snapshot
 
 	watching sync.Mutex
 	changed  chan struct{} // closed and replaced when applied moves; nil while nobody waits
@@ -94,8 +93,7 @@ func (a *applier) ApplyBatch(logs []*raft.Log) []any {
 	flush()
 	last := logs[len(logs)-1]
 	a.seen = last.Index
-	a.bytesSince.Add(bytes)
-	a.countSince.Add(int64(count))
+	a.growth.add(bytes, int64(count))
 	if last.Index > applied {
 		a.setApplied(last.Index)
 	}
@@ -133,9 +131,8 @@ func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.bytesSince.Store(0)
-	a.countSince.Store(0)
-	return capturedSnapshot{s}, nil
+	at := a.growth.now()
+	return capturedSnapshot{s, func() { a.growth.cover(at) }}, nil
 }
 
 // Restore replaces the Machine's state. During NewRaft an error makes Raft try
@@ -175,8 +172,7 @@ func (a *applier) restore(rc io.ReadCloser) error {
 	}
 	a.seen = meta.Index
 	a.config.Store(&configuration{meta.ConfigurationIndex, meta.Configuration.Servers})
-	a.bytesSince.Store(0)
-	a.countSince.Store(0)
+	a.growth.cover(a.growth.now())
 	a.setApplied(meta.Index)
 	after()
 	return nil
@@ -197,7 +193,10 @@ func snapshotReader(rc io.ReadCloser) (*snapshot.Reader, bool) {
 }
 
 // capturedSnapshot is a Machine's Snapshot as Raft wants it.
-type capturedSnapshot struct{ Snapshot }
+type capturedSnapshot struct {
+	Snapshot
+	written func() // it is on disk
+}
 
 // Persist writes the state. Raft closes or cancels the sink after us as well;
 // the sink bears that.
@@ -205,5 +204,9 @@ func (c capturedSnapshot) Persist(sink raft.SnapshotSink) error {
 	if _, err := c.WriteTo(sink); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
-	return sink.Close()
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	c.written()
+	return nil
 }

@@ -18,6 +18,10 @@ const (
 	// snapshotEvery with at least snapshotEntriesMin entries asks for one, too.
 	snapshotEvery      = 10 * time.Minute
 	snapshotEntriesMin = 1000
+	// snapshotRetryMin is how soon one that has failed is tried again; each
+	// failure after that doubles it, up to snapshotRetryMax.
+	snapshotRetryMin = 10 * time.Second
+	snapshotRetryMax = time.Minute
 )
 
 // snapshotCounters are figures of a group's snapshots.
@@ -27,8 +31,8 @@ type snapshotCounters struct {
 }
 
 // compact takes snapshots when the log has grown or aged, or keeps others from
-// being let go of. Groups of a node are
-// spread over the interval by their number.
+// being let go of. One that fails is tried again, whatever it was for. Groups of
+// a node are spread over the interval by their number.
 func (g *Group) compact(ctx context.Context) {
 	every := snapshotEvery + time.Duration(g.gid*37%120)*time.Second
 	aged := time.NewTicker(every)
@@ -36,15 +40,22 @@ func (g *Group) compact(ctx context.Context) {
 	wasted := time.NewTicker(wasteEvery + time.Duration(g.gid%8)*time.Second)
 	defer wasted.Stop()
 	var look wasteLook
+	var again <-chan time.Time // nil unless one has failed
+	var pause time.Duration    // before again
 	for {
-		trim := false
+		trim, grown := false, g.grown
+		if again != nil {
+			grown = nil // said with every entry
+		}
 		select {
-		case <-g.grown:
-			if g.apply.bytesSince.Load() < SnapshotBytes {
+		case <-again:
+			again = nil
+		case <-grown:
+			if g.apply.growth.bytesSince() < SnapshotBytes {
 				continue
 			}
 		case <-aged.C:
-			if g.apply.countSince.Load() < snapshotEntriesMin {
+			if g.apply.growth.countSince() < snapshotEntriesMin {
 				continue
 			}
 		case <-wasted.C:
@@ -64,15 +75,22 @@ func (g *Group) compact(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		r := g.raft.Load()
-		if r == nil {
+		if again != nil {
 			continue
 		}
-		if err := g.snapshotNow(ctx, r); err != nil && !errors.Is(err, ErrGroupClosed) {
-			g.log.Error("snapshot", "err", err)
-			look = wasteLook{} // whatever is wasted is so still
+		if err := g.Snapshot(ctx); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			pause = min(max(2*pause, snapshotRetryMin), snapshotRetryMax)
+			again = time.After(pause)
+			look = wasteLook{}                   // whatever is wasted is so still
+			if !errors.Is(err, ErrGroupClosed) { // else Raft is just being restarted
+				g.log.Error("snapshot", "err", err, "retry", pause)
+			}
 			continue
 		}
+		pause = 0
 		if trim {
 			g.trim()
 		}

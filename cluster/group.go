@@ -276,7 +276,7 @@ func (g *Group) Stats() GroupStats {
 		Group: g.gid, State: raft.Shutdown.String(), AppliedIndex: g.AppliedIndex(),
 		Snapshots: g.snapshots.taken.Load(), SnapshotErrors: g.snapshots.failed.Load(),
 		SnapshotBytes: g.snapshots.lastBytes.Load(), SnapshotIndex: g.snapshots.lastIndex.Load(),
-		BytesSinceSnapshot: g.apply.bytesSince.Load(),
+		BytesSinceSnapshot: g.apply.growth.bytesSince(),
 		Proposals:          g.completer.pushed.Load(), ProposalErrors: g.completer.failed.Load(),
 		Restarts: g.leaders.restarts.Load(),
 	}
@@ -322,7 +322,7 @@ func (g *Group) beforeRestore(m raft.SnapshotMeta) (after func(), err error) {
 
 // afterApply runs on Raft's apply goroutine.
 func (g *Group) afterApply(entries int, last *raft.Log) {
-	if g.apply.bytesSince.Load() >= SnapshotBytes {
+	if g.apply.growth.bytesSince() >= SnapshotBytes {
 		signal(g.grown)
 	}
 	if g.opts.Meta && entries > 0 {

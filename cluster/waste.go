@@ -30,8 +30,8 @@ type wasteLook struct {
 // lookForWaste looks at the group once more, some time after the last look. At
 // one that is idle it looks only once more: it costs nothing from then on.
 func (g *Group) lookForWaste(last wasteLook) wasteLook {
-	now := wasteLook{applied: g.apply.applied.Load(), taken: g.snapshots.taken.Load(), bytes: g.apply.bytesSince.Load()}
-	now.fresh = g.apply.countSince.Load() == 0
+	now := wasteLook{applied: g.apply.applied.Load(), taken: g.snapshots.taken.Load(), bytes: g.apply.growth.bytesSince()}
+	now.fresh = g.apply.growth.countSince() == 0
 	now.still = now.applied == last.applied && now.taken == last.taken
 	m, links := g.machine.(Linker)
 	if !links || !g.standing.leads() || now.still && last.still {
