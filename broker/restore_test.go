@@ -9,6 +9,7 @@ import (
 	"math"
 	"path"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -357,6 +358,43 @@ func TestABodyThatASnapshotLacksIsNoticed(t *testing.T) {
 		if err := other.load(t, id); err == nil {
 			t.Error("state and bodies differ, and nobody noticed")
 		}
+	}
+}
+
+func TestASnapshotThatCannotBeRestoredLeavesTheShardAsItWas(t *testing.T) {
+	fs := vfs.NewMem()
+	r := newBareShard(t, fs, "/data/1")
+	r.enqueue(1, 1, 2500)
+	id := r.save(t)
+	r.drop(1, 1, 1000)
+	r.enqueue(2, 1, 500)
+	want, state := r.content(t), r.state.AppendTo(nil)
+	for _, op := range []vfs.Op{vfs.OpLink, vfs.OpOpen, vfs.OpRead} {
+		in, err := r.snapshots.LocalOpen(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fs.Inject(func(now vfs.Op, _ string) error {
+			if now == op {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		err = r.Restore(in)
+		fs.Inject(nil)
+		in.Close()
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("%s fails: %v", op, err)
+		}
+		if r.content(t) != want || !bytes.Equal(r.state.AppendTo(nil), state) || r.Damaged() != nil {
+			t.Fatalf("after %s has failed it is not what it was: %v", op, r.Damaged())
+		}
+	}
+	if err := r.load(t, id); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.content(t); got == want || !strings.Contains(got, "2500 of queue 1") {
+		t.Error("it was not restored in the end")
 	}
 }
 

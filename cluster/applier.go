@@ -24,6 +24,8 @@ type applier struct {
 	// onRestore hears of every snapshot that Raft wants restored, before it is
 	// (an error refuses it); the function it answers is called after it.
 	onRestore func(m raft.SnapshotMeta) (after func(), err error)
+	// onLanded hears what became of one that a leader sent.
+	onLanded func(err error)
 	// onApplied hears of every batch: how many real entries it had, and the last
 	// entry of any kind.
 	onApplied func(entries int, last *raft.Log)
@@ -136,46 +138,51 @@ func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
 }
 
 // Restore replaces the Machine's state. During NewRaft an error makes Raft try
-// the snapshot before; later there is no way back, since the Machine has lost
-// its state already: the process ends.
+// the snapshot before. Later a leader has sent it, and an error leaves all as it
+// was: the Machine has its state, and Raft v1.8.0 moves its indexes and cuts its
+// log only after this. The leader hears of it, not that this replica has what
+// the snapshot has, and sends it again in a while.
 func (a *applier) Restore(rc io.ReadCloser) error {
-	err := a.restore(rc)
-	if a.starting.Load() {
+	replaced, err := a.restore(rc)
+	switch {
+	case a.starting.Load():
 		a.refused = errors.Join(a.refused, err)
-	} else if err != nil {
+	case replaced && err != nil: // there is no way back
 		a.fatal(err)
+	default:
+		a.onLanded(err)
 	}
 	return err
 }
 
-func (a *applier) restore(rc io.ReadCloser) error {
+func (a *applier) restore(rc io.ReadCloser) (replaced bool, err error) {
 	r, ok := snapshotReader(rc)
 	if !ok {
-		return fmt.Errorf("restore: not a reader of our snapshot store: %T", rc)
+		return false, fmt.Errorf("restore: not a reader of our snapshot store: %T", rc)
 	}
 	meta := r.Meta()
 	after, err := a.onRestore(meta)
 	if err != nil {
-		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
+		return false, fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
 	}
 	if err := a.machine.Restore(r); err != nil {
-		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
+		return false, fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
 	}
 	// The checksum is checked at the end of the file: the state counts only
 	// once the reader has said io.EOF.
 	n, err := io.Copy(io.Discard, r)
 	if err != nil {
-		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
+		return true, fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
 	}
 	if n != 0 {
-		return fmt.Errorf("restore snapshot %s: the machine left %d bytes unread", meta.ID, n)
+		return true, fmt.Errorf("restore snapshot %s: the machine left %d bytes unread", meta.ID, n)
 	}
 	a.seen = meta.Index
 	a.config.Store(&configuration{meta.ConfigurationIndex, meta.Configuration.Servers})
 	a.growth.cover(a.growth.now())
 	a.setApplied(meta.Index)
 	after()
-	return nil
+	return true, nil
 }
 
 // snapshotReader finds our snapshot store's reader below Raft's counting one.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -318,6 +320,28 @@ func (g *Group) beforeRestore(m raft.SnapshotMeta) (after func(), err error) {
 		}, nil
 	}
 	return func() {}, nil
+}
+
+// landed hears what became of a snapshot that a leader sent. What was gathered
+// for one that cannot be restored is used again only if all that is wrong is that
+// this node is short of something.
+func (g *Group) landed(err error) {
+	if err == nil {
+		g.stores.snapshots.Restored()
+		return
+	}
+	g.snapshots.failed.Add(1)
+	g.log.Error("the leader's snapshot cannot be restored; this replica stays as it was until the leader tries again", "err", err)
+	if err := g.stores.snapshots.Discard(short(err)); err != nil {
+		g.log.Warn("a snapshot that was not restored stays", "err", err)
+	}
+}
+
+// short reports whether an error only says that something has run out, which may
+// come back.
+func short(err error) bool {
+	return slices.ContainsFunc([]error{syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM},
+		func(e error) bool { return errors.Is(err, e) })
 }
 
 // afterApply runs on Raft's apply goroutine.

@@ -372,27 +372,3 @@ func damageAll(t *testing.T, n *memNode) {
 		}
 	}
 }
-
-func TestAMachineThatCannotRestoreEndsTheProcess(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		c, l := runningCluster(t, 3, 3, false)
-		late := c.others(l)[0]
-		c.close(late)
-		for i := range 4 {
-			c.mustProposeMany(l, fmt.Sprintf("%d-", i), 200)
-			if err := l.group.Snapshot(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := c.open(late); err != nil {
-			t.Fatal(err)
-		}
-		late.machine.mu.Lock()
-		late.machine.refuse = errTest
-		late.machine.mu.Unlock()
-		if err := <-late.fatal; !errors.Is(err, errTest) {
-			t.Errorf("fatal: %v", err)
-		}
-		c.close(late)
-	})
-}

@@ -20,7 +20,7 @@ type Machine interface {
 	Snapshot() (Snapshot, error)
 	// Restore replaces the whole state by what Snapshot.WriteTo once wrote. It
 	// must read to the end: r answers an error instead of io.EOF if what it
-	// gave was damaged, and then the state is not used. If files were linked into
+	// gave was damaged. After an error the state is what it was. If files were linked into
 	// the snapshot, r has the method Folder, which says where they are until
 	// Restore returns.
 	Restore(r io.Reader) error

@@ -280,7 +280,6 @@ func (j *journal) Snapshot() (Snapshot, error) {
 func (j *journal) Restore(r io.Reader) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.entries, j.indexes = nil, nil
 	if j.refuse != nil {
 		return j.refuse
 	}
@@ -288,6 +287,7 @@ func (j *journal) Restore(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	j.entries, j.indexes = nil, nil
 	for len(b) > 0 {
 		end := 8 + bytes.IndexByte(b[8:], '\n')
 		j.indexes = append(j.indexes, binary.LittleEndian.Uint64(b))

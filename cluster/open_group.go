@@ -133,7 +133,7 @@ func openGroup(ctx context.Context, seat groupSeat, gid uint64, m Machine, o Gro
 	g.completer = newCompleter(g.wedgedAfter(), func() {
 		g.leaders.requestRestart(restartReason{why: "proposals are refused because of a leadership transfer that does not end"})
 	})
-	g.apply = &applier{machine: m, fatal: seat.fatal, onRestore: g.beforeRestore, onApplied: g.afterApply}
+	g.apply = &applier{machine: m, fatal: seat.fatal, onRestore: g.beforeRestore, onLanded: g.landed, onApplied: g.afterApply}
 	g.noteNewest()
 	if err := g.firstRun(); err != nil {
 		halt()
@@ -371,8 +371,10 @@ func (g *Group) restartInPlace(why restartReason) {
 	}
 	g.log.Error("restarting the group's raft", "why", why.why, "wipe_log", why.wipeLog)
 	g.leaders.restarts.Add(1)
-	var err error
-	if why.wipeLog {
+	// Of a snapshot that was sent, and that there was no time to restore, the next
+	// run would think that the Machine has it.
+	err := g.stores.snapshots.Discard(true)
+	if err == nil && why.wipeLog {
 		err = damaged(g.stores.wipeLog())
 	}
 	if err == nil {

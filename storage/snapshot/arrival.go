@@ -36,7 +36,8 @@ type Arrival struct {
 	index int      // its place in files
 	dirty int      // bytes written since a sync
 
-	reader *stateReader // of the state, once it is offered
+	reader  *stateReader // of the state, once it is offered
+	unsound bool         // nothing of it is to be used again
 }
 
 // offer is an Arrival that waits for Raft to make its snapshot.
@@ -219,14 +220,14 @@ func (a *Arrival) Close(landed bool) error {
 	if a.reader != nil {
 		err = errors.Join(err, a.reader.end())
 	}
+	a.store.mu.Lock()
+	defer a.store.mu.Unlock()
 	waste := filepath.Join(a.dir, incomingState)
-	if landed {
+	if landed || a.unsound {
 		waste = a.dir
 	}
 	err = errors.Join(err, a.store.fs.Remove(waste))
-	a.store.mu.Lock()
 	a.store.offered, a.store.arriving = nil, false
-	a.store.mu.Unlock()
 	return err
 }
 
@@ -261,6 +262,7 @@ func (r *stateReader) end() error {
 // not mistaken for it. If the Arrival was closed meanwhile, the state ends with
 // an error, and there is no snapshot without its files.
 func (k *Sink) ReadFrom(r io.Reader) (int64, error) {
+	k.received = true
 	if err := k.linkOffered(); err != nil {
 		return 0, err
 	}

@@ -35,6 +35,8 @@ type Sink struct {
 	out    int64 // of them that were sent to the disk: large messages may be in it
 	failed error // of a Write: the snapshot cannot be finished
 
+	received bool // a peer sent it
+
 	ended bool
 	err   error // what the first Close or Cancel answered
 }
@@ -122,6 +124,9 @@ func (k *Sink) Close() error {
 	if k.err != nil {
 		k.err = errors.Join(k.err, k.store.fs.Remove(k.tmp))
 		return k.err
+	}
+	if k.received {
+		k.store.noteLanded(k.meta.ID)
 	}
 	k.store.reapOrWarn() // this one is good all the same
 	if err := k.store.dropIncoming(); err != nil {

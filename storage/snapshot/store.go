@@ -63,6 +63,7 @@ type Store struct {
 	check    FileCheck // of files that arrive; nil: none
 	arriving bool      // an Arrival is open
 	offered  *offer    // the one that Raft is about to make a snapshot of; nil: none
+	landed   string    // a peer's snapshot that is not restored yet; "": none
 
 	lost chan struct{} // cap 1
 }
@@ -307,7 +308,15 @@ func (s *Store) reapOrWarn() {
 func (s *Store) reap() error { return s.reapBeyond(s.retain) }
 
 // Trim removes all snapshots but the newest.
-func (s *Store) Trim() error { return s.reapBeyond(1) }
+func (s *Store) Trim() error {
+	s.mu.Lock()
+	retain := 1
+	if s.landed != "" {
+		retain = 2 // the log goes on from the one before
+	}
+	s.mu.Unlock()
+	return s.reapBeyond(retain)
+}
 
 // Linked is how many bytes of files the snapshots have linked; one that several
 // have counts once.
