@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -175,6 +176,34 @@ func TestALeaderWithADamagedEntryThatAFollowerLacksGoesOnUntilAnotherOneLeads(t 
 			})
 		})
 	}
+}
+
+// Leadership may be offered first to who lacks what cannot be read, and meanwhile
+// Raft refuses to offer it to anybody else.
+func TestADamagedLeaderOffersLeadershipAgainAfterAnOfferThatCameToNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, l := rotting(t, true)
+		defer c.stop()
+		late, other := c.others(l)[0], c.others(l)[1]
+		c.close(late)
+		c.mustProposeMany(l, long+"f", 60)
+		c.converged(l)
+		rot(t, l, "*/log.bolt", "f37")
+		must(t, c.open(late))
+		c.eventually("it is damaged", func() bool { return l.group.Damaged() != nil })
+		c.eventually("somebody else leads", func() bool {
+			for _, n := range []*memNode{late, other} {
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				_ = l.group.TransferTo(ctx, n.id)
+				cancel()
+			}
+			pause(time.Second)
+			_, leads := other.group.Leading()
+			return leads
+		})
+		c.leader(other)
+		c.mended(l, other)
+	})
 }
 
 // Raft panics over a term that it cannot write. What is wrong with the file is

@@ -152,19 +152,34 @@ func (r *groupRaft) leads() (term uint64, ok bool) {
 type transferLog struct {
 	mu    sync.Mutex
 	term  uint64
-	tried map[string]bool
+	tried map[string]time.Time
 }
 
-// try reports whether peer may be tried in term, and remembers that it was.
-func (t *transferLog) try(term uint64, peer string) bool {
+// transferAgain is how soon a leader that must not lead offers that to the same
+// peer again: who was behind may have caught up.
+const transferAgain = 10 * time.Second
+
+// try reports whether peer may be tried in term, and remembers that it was. A
+// leader that must lead no more may try it again after a while.
+func (t *transferLog) try(term uint64, peer string, must bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.term != term || t.tried == nil {
-		t.term, t.tried = term, make(map[string]bool)
+		t.term, t.tried = term, make(map[string]time.Time)
 	}
-	if t.tried[peer] {
+	last, tried := t.tried[peer]
+	if tried && !(must && time.Since(last) >= transferAgain) {
 		return false
 	}
-	t.tried[peer] = true
+	t.tried[peer] = time.Now()
 	return true
+}
+
+// forget takes back that peer was tried in term.
+func (t *transferLog) forget(term uint64, peer string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.term == term {
+		delete(t.tried, peer)
+	}
 }

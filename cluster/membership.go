@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 
 	"github.com/hashicorp/raft"
 )
@@ -79,7 +80,8 @@ func (g *Group) change(ctx context.Context, f func(*groupRaft) raft.IndexFuture)
 	return r.await(ctx, answer)
 }
 
-// TransferTo hands leadership to a voter, once per peer and term.
+// TransferTo hands leadership to a voter, once per peer and term; or again
+// after a while if this replica is damaged.
 func (g *Group) TransferTo(ctx context.Context, id string) error {
 	r := g.raft.Load()
 	if r == nil {
@@ -89,8 +91,12 @@ func (g *Group) TransferTo(ctx context.Context, id string) error {
 	if !leads {
 		return raft.ErrNotLeader
 	}
-	if !g.transfers.try(term, id) {
+	if !g.transfers.try(term, id, g.Damaged() != nil) {
 		return ErrTransferTried
 	}
-	return g.wait(ctx, r, r.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id)))
+	err := g.wait(ctx, r, r.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id)))
+	if errors.Is(err, raft.ErrLeadershipTransferInProgress) { // to somebody else: this one was not asked
+		g.transfers.forget(term, id)
+	}
+	return err
 }

@@ -128,6 +128,12 @@ func (c *Cluster) await(n *Node, path string) {
 	}, func() string { return last })
 }
 
+// Readiness is what node i answers to /readyz.
+func (c *Cluster) Readiness(i int) (code int, reason string, err error) {
+	code, body, err := c.get(c.Node(i), "/readyz")
+	return code, strings.TrimSpace(string(body)), err
+}
+
 // Status is the cluster as node i sees it.
 func (c *Cluster) Status(i int) (management.Status, error) {
 	var st management.Status

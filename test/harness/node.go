@@ -108,6 +108,32 @@ func (n *Node) Stop() {
 	}
 }
 
+// MayEnd says that the process may end by itself from now on: a test waits for
+// that with AwaitEnd, and does not stop it.
+func (n *Node) MayEnd() { close(n.expected) }
+
+// AwaitEnd waits for a process that ends by itself, and returns its exit code.
+func (n *Node) AwaitEnd() int {
+	n.t.Helper()
+	select {
+	case <-n.exited:
+		return n.cmd.ProcessState.ExitCode()
+	case <-time.After(Patience):
+		n.t.Fatalf("%s has not ended by itself within %v", n.name, Patience)
+		return 0
+	}
+}
+
+// Log is all that the node's processes have logged.
+func (n *Node) Log() string {
+	n.t.Helper()
+	b, err := os.ReadFile(n.logPath())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(b)
+}
+
 // Pause freezes the process; its sockets stay open and say nothing.
 func (n *Node) Pause() { n.t.Helper(); n.signal(syscall.SIGSTOP) }
 
