@@ -239,7 +239,6 @@ type journal struct {
 	entries []string
 	indexes []uint64
 	roles   []string // "lead 2", "follow"
-	refuse  error    // Restore answers it
 	stuck   <-chan struct{}
 }
 
@@ -280,9 +279,6 @@ func (j *journal) Snapshot() (Snapshot, error) {
 func (j *journal) Restore(r io.Reader) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.refuse != nil {
-		return j.refuse
-	}
 	b, err := io.ReadAll(r)
 	if err != nil {
 		return err
