@@ -86,9 +86,8 @@ func (s *slot) contentFrame(f wire.Frame) error {
 }
 
 // grow makes room for n more bytes: twice what there is, and once a share of the
-// message has come, all that is missing. Each step copies what has come, in one
-// go that nothing else of the process may interrupt if it is to collect garbage:
-// of 128 MiB, 16 at the most.
+// message has come, all that is missing. Each step copies what has come: of
+// 128 MiB, 16 at the most.
 func grow(c mq.Content, n int, missing uint64) mq.Content {
 	if len(c)+n <= cap(c) {
 		return c
@@ -97,7 +96,7 @@ func grow(c mq.Content, n int, missing uint64) mq.Content {
 	if missing <= uint64(len(c))*(trustedShare-1) {
 		room = int(missing)
 	}
-	return append(mq.Content(mq.Room(len(c)+room)), c...)
+	return mq.Joined(len(c)+room, c)
 }
 
 // header handles a content header. Whether the message is well-formed and not

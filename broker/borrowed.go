@@ -104,7 +104,7 @@ func (b *Broker) fetch(ctx context.Context, m *borrowed) (mq.Content, error) {
 		if err != nil {
 			return nil, err
 		}
-		return append(append(make(mq.Content, 0, m.bytes()), m.head...), c.Body()...), nil
+		return mq.Joined(m.bytes(), m.head, c.Body()), nil
 	}
 	out := make(mq.Content, m.bytes())
 	copy(out, m.head)

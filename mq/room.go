@@ -1,6 +1,7 @@
 package mq
 
 import (
+	"slices"
 	"strings"
 	"unsafe"
 )
@@ -17,4 +18,21 @@ func Room(n int) []byte {
 	b.Grow(n)
 	b.WriteByte(0) // a string without bytes is nowhere
 	return unsafe.Slice(unsafe.StringData(b.String()), n)[:0]
+}
+
+// copyBytes is how much is copied without a break.
+const copyBytes = 64 << 10
+
+// Joined returns a slice with room for n bytes that begins with those of the
+// parts. It copies a piece at a time. Memory that was never used is slow to fill,
+// and nothing interrupts one copy: 16 MiB took 30 ms of a processor, and of the
+// other one as well, where the garbage collector waited to look at the goroutine.
+func Joined(n int, parts ...[]byte) []byte {
+	to := Room(n)
+	for _, part := range parts {
+		for piece := range slices.Chunk(part, copyBytes) {
+			to = append(to, piece...)
+		}
+	}
+	return to
 }

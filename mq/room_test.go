@@ -21,3 +21,14 @@ func TestRoomIsEmptyAndIsFilledWithoutMoving(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsJoinedIsTheSameWithRoomBehind(t *testing.T) {
+	for _, n := range []int{0, 1, copyBytes, 3*copyBytes + 1} {
+		part := bytes.Repeat([]byte("warren"), n)[:n]
+		want := append([]byte("head"), part...)
+		got := Joined(n+14, []byte("head"), part)
+		if !bytes.Equal(got, want) || cap(got) != n+14 {
+			t.Errorf("of %d bytes: %d, room for %d", n, len(got), cap(got))
+		}
+	}
+}
