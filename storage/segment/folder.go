@@ -96,6 +96,17 @@ func (f *file) writeOut() error {
 	}
 }
 
+// sendOut sends a piece of a large body to the disk as soon as it is written.
+// Left to the operating system, 128 MiB would go at a moment of its choice, and
+// the log would wait behind them: 80 ms. An error is that of a sync.
+func (f *file) sendOut(from, to int64) error {
+	err := f.f.WriteOut(from, to)
+	if err != nil {
+		f.spoiled.Store(true)
+	}
+	return err
+}
+
 // Folder is where a group's messages are paged out to. The names in it are
 // worth nothing after the end of the process: what a snapshot refers to has a
 // name in the snapshot's folder as well, and is linked back when that is
@@ -275,6 +286,9 @@ func (w *writer) append(q uint64, c *viewedChunk) error {
 		}
 		for len(body) > pieceBytes { // without a copy
 			if err := flush(body[:pieceBytes]); err != nil {
+				return err
+			}
+			if err := w.current.sendOut(off-pieceBytes, off); err != nil {
 				return err
 			}
 			body = body[pieceBytes:]

@@ -427,6 +427,67 @@ func testNotReliedUpon(t *testing.T, fails vfs.Op) {
 	v.Release()
 }
 
+func TestALargeBodyIsSentToTheDiskAsItIsWritten(t *testing.T) {
+	fs := vfs.NewMem()
+	d := newDesk(t, fs, 1<<20)
+	d.Put(1, 1, 0, 0, 0, body(1, 1, 5*pieceBytes))
+	d.fill(2, 3000, 100)
+	unsent, most, sent := 0, 0, 0
+	fs.Inject(func(op vfs.Op, name string) error {
+		switch op {
+		case vfs.OpWrite:
+			unsent++
+			most = max(most, unsent)
+		case vfs.OpWriteOut:
+			unsent, sent = 0, sent+1
+		case vfs.OpCreate:
+			unsent = -1 // its head is written next
+		}
+		return nil
+	})
+	d.pageAllOut()
+	if sent < 4 || most > 4 { // what goes with the end of the body, and the other queue's chunks
+		t.Errorf("sent %d times; %d writes went unsent", sent, most)
+	}
+	if r, ok := d.fetch(1, 1); !ok || !bytes.Equal(r.Body, body(1, 1, 5*pieceBytes)) {
+		t.Error("the body is not there, or differs")
+	}
+}
+
+// Whoever syncs the file later might not be told.
+func TestASegmentThatALargeBodyCouldNotBeSentToIsNotReliedUpon(t *testing.T) {
+	fs := vfs.NewMem()
+	d, was := newDesk(t, fs, 1<<20), model{}
+	d.fill(1, 3000, 100)
+	for seq := uint64(1); seq <= 3000; seq++ {
+		was.put(1, seq, Record{Flags: 3, Priority: uint8(seq), ExpiryMs: int64(seq), Body: body(1, seq, 100)})
+	}
+	d.pageAllOut()
+	bad := d.folder.paging.current.name
+	d.Put(2, 1, 3, 1, 1, body(2, 1, 3*pieceBytes))
+	was.put(2, 1, Record{Flags: 3, Priority: 1, ExpiryMs: 1, Body: body(2, 1, 3*pieceBytes)})
+	failed := false
+	fs.Inject(func(op vfs.Op, name string) error {
+		if op != vfs.OpWriteOut || failed {
+			return nil
+		}
+		failed = true
+		return errors.New("no")
+	})
+	d.pageAllOut()
+	if fs.Inject(nil); !failed {
+		t.Fatal("nothing was sent")
+	}
+	v := d.View()
+	defer v.Release()
+	d.checkSaved(t, fs, v, was)
+	for _, f := range v.Files() {
+		if f.Name == bad {
+			t.Error("the file is linked all the same")
+		}
+	}
+}
+
 func TestAManifestWithoutItsSegmentsIsRefused(t *testing.T) {
 	d := newDesk(t, vfs.NewMem(), 1<<20)
 	d.fill(1, 10, 100)
