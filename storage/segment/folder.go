@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"warren/storage/vfs"
@@ -51,7 +52,12 @@ type file struct {
 	// spoiled: a sync of it has failed, and nobody knows what of it is durable.
 	// It can be read, but no snapshot may rely on it.
 	spoiled atomic.Bool
+	// sending is held while the operating system may say that, which it does
+	// once: whoever syncs the file must know if somebody else was told.
+	sending sync.Mutex
 }
+
+var errSpoiled = errors.New("what was written to it did not all come to the disk")
 
 func (f *file) hold() { f.holds.Add(1) }
 
@@ -69,9 +75,14 @@ func (f *file) syncUpTo(bytes int64) error {
 		return nil
 	}
 	err := f.writeOut()
+	f.sending.Lock()
+	defer f.sending.Unlock()
 	size := f.size.Load()
 	if err == nil {
 		err = f.f.SyncData()
+	}
+	if err == nil && f.spoiled.Load() {
+		err = errSpoiled
 	}
 	if err != nil {
 		f.spoiled.Store(true)
@@ -100,6 +111,8 @@ func (f *file) writeOut() error {
 // Left to the operating system, 128 MiB would go at a moment of its choice, and
 // the log would wait behind them: 80 ms. An error is that of a sync.
 func (f *file) sendOut(from, to int64) error {
+	f.sending.Lock()
+	defer f.sending.Unlock()
 	err := f.f.WriteOut(from, to)
 	if err != nil {
 		f.spoiled.Store(true)

@@ -488,6 +488,27 @@ func TestASegmentThatALargeBodyCouldNotBeSentToIsNotReliedUpon(t *testing.T) {
 	}
 }
 
+// The operating system says once that something was not written, and may have
+// said it to the Pager.
+func TestASegmentThatIsSpoiledWhileASnapshotSyncsItIsNotReliedUpon(t *testing.T) {
+	fs := vfs.NewMem()
+	d := newDesk(t, fs, 1<<20)
+	d.fill(1, 3000, 100)
+	d.pageAllOut()
+	current := d.folder.paging.current
+	v := d.View()
+	defer v.Release()
+	fs.Inject(func(op vfs.Op, name string) error {
+		if op == vfs.OpWriteOut && path.Base(name) == current.name {
+			current.spoiled.Store(true)
+		}
+		return nil
+	})
+	if err := v.Save(); !errors.Is(err, errSpoiled) {
+		t.Errorf("saved: %v", err)
+	}
+}
+
 func TestAManifestWithoutItsSegmentsIsRefused(t *testing.T) {
 	d := newDesk(t, vfs.NewMem(), 1<<20)
 	d.fill(1, 10, 100)
