@@ -92,8 +92,8 @@ func grow(c mq.Content, n int, missing uint64) mq.Content {
 	if len(c)+n <= cap(c) {
 		return c
 	}
-	room := min(max(n, cap(c)), int(missing))
-	if missing <= uint64(len(c))*(trustedShare-1) {
+	room, have := min(max(n, 2*cap(c)-len(c)), int(missing)), uint64(len(c)+n)
+	if missing-uint64(n) <= have*(trustedShare-1) {
 		room = int(missing)
 	}
 	return mq.Joined(len(c)+room, c)
