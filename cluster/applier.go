@@ -145,9 +145,11 @@ func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
 func (a *applier) Restore(rc io.ReadCloser) error {
 	replaced, err := a.restore(rc)
 	switch {
+	case err == nil:
+		a.onLanded(nil) // also if Raft has just begun: a leader may have sent it
 	case a.starting.Load():
 		a.refused = errors.Join(a.refused, err)
-	case replaced && err != nil: // there is no way back
+	case replaced: // there is no way back
 		a.fatal(err)
 	default:
 		a.onLanded(err)

@@ -57,7 +57,7 @@ func install(s *Store, index uint64, r io.Reader) error {
 	return k.Close()
 }
 
-// receive lets a whole snapshot arrive.
+// receive lets a whole snapshot arrive, and be restored.
 func receive(s *Store, index uint64, n int, files ...File) (pulled int64, err error) {
 	a, err := s.Arrive(files, anyRoom)
 	if err != nil {
@@ -76,7 +76,9 @@ func receive(s *Store, index uint64, n int, files ...File) (pulled int64, err er
 		return pulled, err
 	}
 	err = install(s, index, r)
-	landed = err == nil
+	if landed = err == nil; landed {
+		s.Restored()
+	}
 	return pulled, err
 }
 

@@ -10,11 +10,16 @@ import (
 // tried to restore it. Until that is done nothing depends on it: the state, and
 // the log behind the snapshot before, are what they were.
 
-// noteLanded notes that a snapshot of a peer's is here.
-func (s *Store) noteLanded(id string) {
+// land notes that a snapshot of a peer's is about to be in the list. One before
+// it that was not restored goes: there is one at most that nothing depends on.
+func (s *Store) land(id string) error {
 	s.mu.Lock()
-	s.landed = id
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	err := s.discardLanded()
+	if err == nil {
+		s.landed = id
+	}
+	return err
 }
 
 // Restored says that the state is that of the newest snapshot that a peer sent.
@@ -34,6 +39,12 @@ func (s *Store) Discard(sound bool) error {
 	if s.offered != nil && !sound {
 		s.offered.arrival.unsound = true
 	}
+	return s.discardLanded()
+}
+
+// discardLanded runs with mu held. That the snapshot has lost its name is durable
+// before the first of its files goes, as with discard.
+func (s *Store) discardLanded() error {
 	if s.landed == "" {
 		return nil
 	}
@@ -43,6 +54,9 @@ func (s *Store) Discard(sound bool) error {
 			return err
 		}
 	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return err
+	}
 	s.landed = ""
-	return errors.Join(s.fs.Remove(path+tmpSuffix), s.fs.SyncDir(s.dir))
+	return s.fs.Remove(path + tmpSuffix)
 }

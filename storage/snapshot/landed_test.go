@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"warren/storage/vfs"
 )
 
 // land lets a snapshot arrive up to where Raft would have it restored, which
@@ -84,5 +89,49 @@ func TestWhatIsOldStaysUntilANewerOneIsRestored(t *testing.T) {
 	s.Restored()
 	if err := s.Trim(); err != nil || !slices.Equal(indexes(t, s), []uint64{20}) {
 		t.Errorf("once it is restored, in the list are %v; %v", indexes(t, s), err)
+	}
+}
+
+func TestOfTwoThatNobodyRestoredOneStays(t *testing.T) {
+	s := open(t, newFS(t))
+	mustTake(t, s, 10, 100)
+	land(t, s, 20, func() error { return nil }, sent(1, 500))
+	land(t, s, 30, func() error { return nil }, sent(1, 600))
+	if got := indexes(t, s); !slices.Equal(got, []uint64{30, 10}) {
+		t.Errorf("in the list are %v", got)
+	}
+}
+
+// Its name may be durable all the same.
+func TestOneThatCouldNotBeFinishedIsNotInTheList(t *testing.T) {
+	for _, op := range []vfs.Op{vfs.OpRename, vfs.OpSyncDir} {
+		fs := newFS(t)
+		s := open(t, fs)
+		mustTake(t, s, 10, 100)
+		k, err := s.Create(raft.SnapshotVersionMax, 20, 3, members, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.(*Sink).received = true
+		if _, err := k.Write(state(20, 100)); err != nil {
+			t.Fatal(err)
+		}
+		renamed := false
+		fs.Inject(func(now vfs.Op, name string) error {
+			renamed = renamed || now == vfs.OpRename && strings.HasSuffix(name, tmpSuffix)
+			if now == op && renamed {
+				fs.Inject(nil)
+				return &vfs.Done{Err: errInject}
+			}
+			return nil
+		})
+		if err := k.Close(); !errors.Is(err, errInject) {
+			t.Fatalf("%s: %v", op, err)
+		}
+		for _, fs := range []*vfs.Mem{fs, fs.Crash(vfs.LoseAll), fs.Crash(vfs.LoseNothing)} {
+			if got := indexes(t, open(t, fs)); !slices.Equal(got, []uint64{10}) {
+				t.Errorf("%s: in the list are %v", op, got)
+			}
+		}
 	}
 }

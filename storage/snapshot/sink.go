@@ -120,13 +120,16 @@ func (k *Sink) Close() error {
 		return k.err
 	}
 	k.ended = true
+	if k.received { // before it has its name: nobody may take it for restored
+		k.failed = errors.Join(k.failed, k.store.land(k.meta.ID))
+	}
 	k.err = k.finish()
 	if k.err != nil {
 		k.err = errors.Join(k.err, k.store.fs.Remove(k.tmp))
+		if k.received { // it may have its name already
+			k.err = errors.Join(k.err, k.store.Discard(true))
+		}
 		return k.err
-	}
-	if k.received {
-		k.store.noteLanded(k.meta.ID)
 	}
 	k.store.reapOrWarn() // this one is good all the same
 	if err := k.store.dropIncoming(); err != nil {

@@ -308,15 +308,7 @@ func (s *Store) reapOrWarn() {
 func (s *Store) reap() error { return s.reapBeyond(s.retain) }
 
 // Trim removes all snapshots but the newest.
-func (s *Store) Trim() error {
-	s.mu.Lock()
-	retain := 1
-	if s.landed != "" {
-		retain = 2 // the log goes on from the one before
-	}
-	s.mu.Unlock()
-	return s.reapBeyond(retain)
-}
+func (s *Store) Trim() error { return s.reapBeyond(1) }
 
 // Linked is how many bytes of files the snapshots have linked; one that several
 // have counts once.
@@ -347,6 +339,9 @@ func (s *Store) reapBeyond(retain int) error {
 	list, err := s.List()
 	if err != nil {
 		return err
+	}
+	if s.landed != "" {
+		retain = max(retain, 2) // the log goes on from the one before
 	}
 	var due []string
 	for _, old := range list[min(retain, len(list)):] {
