@@ -53,8 +53,10 @@ func serverCommand() *cobra.Command {
 				return err
 			}
 			defer holdHeapFloor()()
-			go trimHeap(c.Context()) // ends with the process's context
-			cfg.HoldMemory = holdMemory
+			go trimHeap(c.Context())           // ends with the process's context
+			if os.Getenv("GOMEMLIMIT") == "" { // else somebody has decided
+				cfg.HoldMemory = holdMemory
+			}
 			cfg.LogLevelVar = new(slog.LevelVar)
 			cfg.LogLevelVar.Set(cfg.LogLevel)
 			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.LogLevelVar}))
