@@ -81,7 +81,7 @@ lint() {
 unit() { go test -race -short -timeout 30m ./...; }
 
 # torture kills the log under load, and cuts its power, for half a minute each.
-torture() { RAFTLOG_TORTURE_TIME=25s go test -count=1 -run Torture ./storage/...; }
+torture() { RAFTLOG_TORTURE_TIME=30s go test -count=1 -run Torture ./storage/...; }
 
 build() { mkdir -p bin && go build -o "$WARREN_BINARY" ./cmd/warren && "$WARREN_BINARY" version; }
 
