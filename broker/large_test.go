@@ -27,6 +27,13 @@ func largeHouse(t *testing.T, n int) *house {
 	return h
 }
 
+// largePair is such a house, the node that leads "q", and another one.
+func largePair(t *testing.T, n int) (h *house, lead, home *houseNode) {
+	t.Helper()
+	h = largeHouse(t, n)
+	return h, h.nodes[0], h.nodes[1]
+}
+
 // large is a body that is lent, and begins with a name.
 func large(name string) string { return name + " " + strings.Repeat("x", lendAbove+1000) }
 
@@ -82,6 +89,14 @@ func (n *houseNode) holdFetches(t *testing.T, from *houseNode) (goOn func()) {
 	})
 	t.Cleanup(goOn)
 	return goOn
+}
+
+// stalls is a consumer on this node, which fetches nothing from the leader before goOn.
+func (n *houseNode) stalls(t *testing.T, lead *houseNode, spec mq.ConsumeSpec) (s *Session, in *inbox, id mq.ConsumerID, goOn func()) {
+	t.Helper()
+	s, in = n.open(t), newInbox()
+	id = s.mustConsume(t, spec, in)
+	return s, in, id, n.holdFetches(t, lead)
 }
 
 // awaitWaiting waits until so many messages wait for a consumer.
@@ -140,8 +155,7 @@ func TestALargeMessageReachesEveryNodeWhole(t *testing.T) {
 }
 
 func TestNoFrameToAConsumersNodeIsLarge(t *testing.T) {
-	h := largeHouse(t, 2)
-	lead, home := h.nodes[0], h.nodes[1]
+	h, lead, home := largePair(t, 2)
 	s, in := home.open(t), newInbox()
 	s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
 	longest, fetched := 0, make(chan struct{})
@@ -253,9 +267,7 @@ func TestLargeAndSmallMessagesKeepTheirOrder(t *testing.T) {
 func TestALeaderChangesWhileALargeMessageIsFetched(t *testing.T) {
 	h := largeHouse(t, 3)
 	lead, home, next := h.nodes[0], h.nodes[1], h.nodes[2]
-	s, in := home.open(t), newInbox()
-	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
-	goOn := home.holdFetches(t, lead)
+	s, in, id, goOn := home.stalls(t, lead, mq.ConsumeSpec{Queue: "q"})
 	p := lead.open(t)
 	p.publishTo(t, "", "q", large("1"), -1)
 	p.publishTo(t, "", "q", "2", -1)
@@ -274,11 +286,8 @@ func TestALeaderChangesWhileALargeMessageIsFetched(t *testing.T) {
 }
 
 func TestALaneIsLostWhileALargeMessageIsFetched(t *testing.T) {
-	h := largeHouse(t, 2)
-	lead, home := h.nodes[0], h.nodes[1]
-	s, in := home.open(t), newInbox()
-	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
-	goOn := home.holdFetches(t, lead)
+	h, lead, home := largePair(t, 2)
+	s, in, id, goOn := home.stalls(t, lead, mq.ConsumeSpec{Queue: "q"})
 	p := lead.open(t)
 	p.publishTo(t, "", "q", large("1"), -1)
 	p.publishTo(t, "", "q", "2", -1)
@@ -301,11 +310,8 @@ func TestALaneIsLostWhileALargeMessageIsFetched(t *testing.T) {
 
 // The fetch fails, and only then the lane is back.
 func TestALaneIsLostForLongerThanALargeMessageIsFetched(t *testing.T) {
-	h := largeHouse(t, 2)
-	lead, home := h.nodes[0], h.nodes[1]
-	s, in := home.open(t), newInbox()
-	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
-	goOn := home.holdFetches(t, lead)
+	h, lead, home := largePair(t, 2)
+	_, in, id, goOn := home.stalls(t, lead, mq.ConsumeSpec{Queue: "q"})
 	p := lead.open(t)
 	p.publishTo(t, "", "q", large("1"), -1)
 	p.publishTo(t, "", "q", "2", -1)
@@ -323,11 +329,8 @@ func TestALaneIsLostForLongerThanALargeMessageIsFetched(t *testing.T) {
 // A leader that is still there has lost the loan: nobody must wait for ever, and
 // what the messages took of the link's credit must come back.
 func TestALargeMessageIsHandedOutAgainIfItsLoanIsGone(t *testing.T) {
-	h := largeHouse(t, 2)
-	lead, home := h.nodes[0], h.nodes[1]
-	s, in := home.open(t), newInbox()
-	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
-	goOn := home.holdFetches(t, lead)
+	_, lead, home := largePair(t, 2)
+	s, in, id, goOn := home.stalls(t, lead, mq.ConsumeSpec{Queue: "q"})
 	p, acks := lead.open(t), newConfirms()
 	var want []string
 	for i := range 8 {
@@ -347,11 +350,8 @@ func TestALargeMessageIsHandedOutAgainIfItsLoanIsGone(t *testing.T) {
 }
 
 func TestWithoutAckOnlyWhatWasLentIsLostWithItsLoan(t *testing.T) {
-	h := largeHouse(t, 2)
-	lead, home := h.nodes[0], h.nodes[1]
-	s, in := home.open(t), newInbox()
-	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q", NoAck: true}, in)
-	goOn := home.holdFetches(t, lead)
+	_, lead, home := largePair(t, 2)
+	s, in, id, goOn := home.stalls(t, lead, mq.ConsumeSpec{Queue: "q", NoAck: true})
 	p, acks := lead.open(t), newConfirms()
 	for i := range 8 {
 		p.mustPublish(t, "q", mib(string(rune('A'+i))), acks, uint64(i+1))
@@ -365,11 +365,8 @@ func TestWithoutAckOnlyWhatWasLentIsLostWithItsLoan(t *testing.T) {
 }
 
 func TestWithoutAckWhatIsFetchedSurvivesItsLeader(t *testing.T) {
-	h := largeHouse(t, 3)
-	lead, home := h.nodes[0], h.nodes[1]
-	s, in := home.open(t), newInbox()
-	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q", NoAck: true}, in)
-	goOn := home.holdFetches(t, lead)
+	h, lead, home := largePair(t, 3)
+	_, in, id, goOn := home.stalls(t, lead, mq.ConsumeSpec{Queue: "q", NoAck: true})
 	p := lead.open(t)
 	p.publishTo(t, "", "q", large("1"), -1)
 	p.publishTo(t, "", "q", "2", -1)
@@ -390,8 +387,7 @@ func TestWhatAConsumerWaitsForGoesBackWithIt(t *testing.T) {
 		"close":  func(s *Session, _ mq.ConsumerID) error { return s.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := largeHouse(t, 2)
-			lead, home := h.nodes[0], h.nodes[1]
+			h, lead, home := largePair(t, 2)
 			s, in, other := home.open(t), newInbox(), newInbox()
 			id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
 			goOn := home.holdFetches(t, lead)
@@ -418,11 +414,8 @@ func TestWhatAConsumerWaitsForGoesBackWithIt(t *testing.T) {
 }
 
 func TestWhatAConsumerWaitsForGoesWithItsQueue(t *testing.T) {
-	h := largeHouse(t, 2)
-	lead, home := h.nodes[0], h.nodes[1]
-	s, in := home.open(t), newInbox()
-	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
-	goOn := home.holdFetches(t, lead)
+	h, lead, home := largePair(t, 2)
+	s, in, id, goOn := home.stalls(t, lead, mq.ConsumeSpec{Queue: "q"})
 	lead.open(t).publishTo(t, "", "q", large("1"), -1)
 	home.awaitWaiting(t, id, 1)
 	if _, err := s.Change(t.Context(), mq.QueueDelete{Name: "q"}); err != nil {
@@ -436,8 +429,7 @@ func TestWhatAConsumerWaitsForGoesWithItsQueue(t *testing.T) {
 }
 
 func TestWhatIsFetchedForTooLongIsTakenBack(t *testing.T) {
-	h := largeHouse(t, 2)
-	lead, home := h.nodes[0], h.nodes[1]
+	_, lead, home := largePair(t, 2)
 	s, in, other := home.open(t), newRecaller(), newInbox()
 	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q", Args: args("x-consumer-timeout", int32(200))}, in)
 	goOn := home.holdFetches(t, lead)
@@ -457,11 +449,8 @@ func TestWhatIsFetchedForTooLongIsTakenBack(t *testing.T) {
 }
 
 func TestAConsumerHasNoMoreOnTheWayThanItsWindow(t *testing.T) {
-	h := largeHouse(t, 2)
-	lead, home := h.nodes[0], h.nodes[1]
-	s, in := home.open(t), newInbox()
-	id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
-	goOn := home.holdFetches(t, lead)
+	_, lead, home := largePair(t, 2)
+	s, in, id, goOn := home.stalls(t, lead, mq.ConsumeSpec{Queue: "q"})
 	p := lead.open(t)
 	for i := range 12 {
 		p.publishTo(t, "", "q", mib(string(rune('A'+i))), -1)
@@ -477,8 +466,7 @@ func TestAConsumerHasNoMoreOnTheWayThanItsWindow(t *testing.T) {
 }
 
 func TestASingleActiveConsumerFetchesAlone(t *testing.T) {
-	h := largeHouse(t, 3)
-	lead, home := h.nodes[0], h.nodes[1]
+	h, lead, home := largePair(t, 3)
 	s := home.open(t)
 	s.mustDeclare(t, mq.QueueDeclare{Name: "single", Durable: true, Args: args("x-single-active-consumer", true)})
 	in, other := newInbox(), newInbox()
@@ -515,8 +503,7 @@ func TestAGetOfALargeMessageIsAskedAgain(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := largeHouse(t, 3)
-			lead, home := h.nodes[0], h.nodes[1]
+			h, lead, home := largePair(t, 3)
 			s := home.open(t)
 			s.publishTo(t, "", "q", large("m"), -1)
 			goOn := home.holdFetches(t, lead)
@@ -537,8 +524,7 @@ func TestAGetOfALargeMessageIsAskedAgain(t *testing.T) {
 }
 
 func TestAGetOfALargeMessageThatIsGivenUpPutsItBack(t *testing.T) {
-	h := largeHouse(t, 2)
-	lead, home := h.nodes[0], h.nodes[1]
+	h, lead, home := largePair(t, 2)
 	s := home.open(t)
 	s.publishTo(t, "", "q", large("m"), -1)
 	goOn := home.holdFetches(t, lead)
@@ -668,8 +654,7 @@ func TestAHeadIsShownWithoutItsBody(t *testing.T) {
 // A piece that never comes is not waited for for ever.
 func TestALenderThatHangsIsGivenUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		h := largeHouse(t, 2)
-		lead, home := h.nodes[0], h.nodes[1]
+		h, lead, home := largePair(t, 2)
 		s, in := home.open(t), newInbox()
 		id := s.mustConsume(t, mq.ConsumeSpec{Queue: "q"}, in)
 		h.mu.Lock()
